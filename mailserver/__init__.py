@@ -1,0 +1,32 @@
+"""A complete mail server on Twisted; this page is the map of the house.
+
+====================  =====================================================================
+``interfaces.py``     every seam between two rooms
+``tap.py``            ``Options`` and ``makeService``: what ``twistd mailserver`` runs
+``service.py``        settings -> the tree of Twisted services; the only file that connects everything
+``config.py``         TOML -> frozen settings
+``durable.py``        the only place where files whose order matters are made, renamed, removed, synced
+``threads.py``        the only place between threads and the reactor
+``login.py``          the twisted.cred realm and checker that SMTP AUTH and POP3 share
+``certificates.py``   certificate and key files -> TLS contexts
+``maillog.py``        one function for each event in a message's life
+``values/``           what travels
+``wire/``             bytes <-> events, no sockets, no Twisted
+``accounts/``         who is local
+``policy/``           what we accept
+``spool/``            accepted, unfinished
+``store/``            at rest
+``receive/``          in
+``dispatch/``         route
+``deliver/``          out, local
+``relay/``            out, remote
+``retrieve/``         read
+``admin/``            operate: the ``mailserver`` command
+====================  =====================================================================
+
+Nouns are still, verbs move: a noun folder holds values, grammar or files and never imports
+Twisted; a verb folder is where Twisted lives.  ``docs/architecture.md`` tells the rest, and
+``tests/test_layers.py`` holds it.
+"""
+
+__version__ = "0.1.0"

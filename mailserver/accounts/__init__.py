@@ -1,0 +1,1 @@
+"""Who is local: domains, users, aliases, passwords."""

@@ -1,0 +1,1 @@
+"""Operate: the `mailserver` command, one file for each group of subcommands."""

@@ -1,0 +1,1 @@
+"""Out, local: the MDA."""

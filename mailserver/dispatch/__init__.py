@@ -1,0 +1,1 @@
+"""Route: what is due, to whom, and what is reported back."""

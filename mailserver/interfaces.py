@@ -1,0 +1,274 @@
+"""Every seam between two rooms, as zope.interface; ``tests/contracts/`` has one suite for each.
+
+A method that may wait returns a ``concurrent.futures.Future`` on floor 3 (``spool/``, ``store/``)
+and a ``Deferred`` on floor 4; ``threads.Bridge`` makes the second from the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zope.interface import Attribute, Interface
+
+from mailserver.values.account import Account, Resolution
+from mailserver.values.address import Address
+from mailserver.values.content import Content
+from mailserver.values.envelope import Entry, Envelope, Recipient
+from mailserver.values.outcome import Outcome
+from mailserver.values.reply import Reply
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+
+# -- the spool ---------------------------------------------------------------------------------
+
+
+class SpoolUnavailable(Exception):
+    """Nothing was kept; the client is told 451 4.3.0 and tries again."""
+
+
+class SpoolFull(SpoolUnavailable):
+    """No room on the disk; the client is told 452 4.3.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message of our own (a DSN) to be spooled in the same commit as the outcomes it tells."""
+
+    envelope: Envelope
+    content: bytes
+
+
+class ISpoolWriter(Interface):
+    """One message on its way into the spool."""
+
+    id: int = Attribute("the entry's number, known before anything is written")
+
+    def write(chunk: bytes) -> Future[None] | None:
+        """Append octets of canonical content.
+
+        Returns ``None``, or a future when the disk lags behind: write no more until it is done.
+        A failure to write is kept and raised by ``commit``.
+        """
+
+    def commit(envelope: Envelope) -> Future[Entry]:
+        """Make message and envelope durable; the future is done when a power cut no longer matters.
+
+        The entry that it gives is leased to the caller, all recipients waiting.  Fails with
+        ``SpoolUnavailable``; then nothing is kept.
+        """
+
+    def abort() -> None:
+        """Forget what was written. Harmless at any time, also twice and after ``commit``."""
+
+
+class ISpool(Interface):
+    """Messages that we answer for and that are not finished.
+
+    An entry that ``commit``, ``due`` or ``record`` gave out is leased: ``due`` does not give those
+    recipients again until ``record`` has their outcomes, or the server starts anew.
+    """
+
+    def begin() -> ISpoolWriter:
+        """Start a message. Never blocks."""
+
+    def due(now: float, limit: int) -> Future[Sequence[Entry]]:
+        """At most ``limit`` entries with recipients whose time has come, oldest first, leased."""
+
+    def next_due() -> Future[float | None]:
+        """When the next recipient that is not leased falls due; ``None`` when nobody waits."""
+
+    def record(
+        entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
+    ) -> Future[Sequence[Entry]]:
+        """Make outcomes durable and spool the notices, in one commit.
+
+        Delivered, Relayed and Failed recipients are forgotten; Delayed ones wait until
+        ``retry_at``.  An entry for which nobody waits goes, with its content.  Gives the entries
+        made from ``notices``, leased.
+        """
+
+
+# -- out ---------------------------------------------------------------------------------------
+
+
+class IDeliveryAgent(Interface):
+    """A way out: a mailbox here, another server, a command."""
+
+    def attempt(entry: Entry, recipients: Sequence[Recipient]) -> Deferred[Sequence[Outcome]]:
+        """Try once; exactly one outcome for each recipient.
+
+        Never fails: a fault of its own is a ``Delayed`` with status 4.3.0.
+        """
+
+
+class IMailbox(Interface):
+    """One user's mail at rest."""
+
+    def deliver(delivery: Delivery) -> Future[None]:
+        """Put a message into the mailbox; done when it is durable.
+
+        The same ``delivery.name`` twice leaves one message.  Fails with ``OSError`` (the disk's
+        own reason) or ``MailboxUnavailable``; then no part of the message is visible.
+        """
+
+    def maildrop() -> IMaildrop:
+        """Lock the mailbox for one POP3 session and take a snapshot. Blocks: call it in a thread.
+
+        Raises:
+            MaildropInUse: another session has the lock.
+            OSError: the mailbox cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """``name`` is unique to this message and mailbox and the same in every attempt; ``header`` is
+    what final delivery prepends (Return-Path, Delivered-To; CRLF); ``arrived`` in seconds since
+    the epoch; ``repeated`` tells that an earlier attempt may have left the message behind."""
+
+    name: str
+    header: bytes
+    content: Content
+    reverse_path: Address
+    arrived: float
+    repeated: bool = False
+
+
+class MailboxUnavailable(Exception):
+    """The mailbox cannot take mail now; the text says why, for the log and the report."""
+
+
+class MaildropInUse(Exception):
+    """Another session holds the maildrop's exclusive lock (RFC 1939 §4, RFC 2449 §8.1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One message of a maildrop: ``octets`` as RETR will send it, before dot-stuffing (RFC 1939
+    §11); ``unique_id`` of 1 to 70 characters 0x21 to 0x7E (RFC 1939 §7 UIDL)."""
+
+    octets: int
+    unique_id: str
+
+
+class IMaildrop(Interface):
+    """POP3's locked view of a mailbox: a snapshot that does not change but by marks.
+
+    Messages are named by their index, from 0. All methods may touch the disk: call them in a
+    thread, but for ``listings``, ``mark``, ``unmark`` and ``marked``.
+    """
+
+    listings: Sequence[Listing] = Attribute("every message, in the order of its number")
+    marked: set[int] = Attribute("indexes marked as deleted")
+
+    def read(index: int) -> Iterator[bytes]:
+        """The message in canonical form (CRLF), in pieces; ``OSError`` when it has vanished."""
+
+    def mark(index: int) -> None:
+        """Mark as deleted."""
+
+    def unmark_all() -> None:
+        """Take back every mark (RSET)."""
+
+    def commit() -> int:
+        """Remove what is marked, durably; how many of the marked messages could not be removed."""
+
+    def release() -> None:
+        """Give up the lock, without removing anything. Harmless twice."""
+
+
+class IMailExchanges(Interface):
+    """Where mail for a domain goes."""
+
+    def exchanges(domain: str) -> Deferred[Sequence[Exchange]]:
+        """The hosts to try, in order.
+
+        Fails with ``NoSuchDomain``, ``NullMX``, ``LoopsBack`` (permanent) or ``LookupDelayed``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A host to connect to. ``name`` is an MX target, a next hop's name or an address literal."""
+
+    name: str
+    port: int
+    addresses: tuple[str, ...] = ()
+
+
+class NoExchange(Exception):
+    """There is nowhere to send to, for good. ``status`` is the enhanced status to report."""
+
+    status = "5.4.4"
+
+
+class NoSuchDomain(NoExchange):
+    """NXDOMAIN, or no address at all (RFC 5321 §5.1)."""
+
+    status = "5.1.2"
+
+
+class NullMX(NoExchange):
+    """The domain says that it takes no mail (RFC 7505)."""
+
+    status = "5.1.10"
+
+
+class LoopsBack(NoExchange):
+    """We are the domain's best mail exchange, and it is not a domain of ours (RFC 5321 §5.1)."""
+
+    status = "5.4.6"
+
+
+class LookupDelayed(Exception):
+    """DNS did not answer or answered SERVFAIL: try later."""
+
+
+# -- who is local, who may -------------------------------------------------------------------
+
+
+class IDirectory(Interface):
+    """Domains, users and aliases."""
+
+    def resolve(address: Address) -> Resolution:
+        """Who an address belongs to, without expanding aliases. Never blocks for long."""
+
+    def password_hash(login: str) -> tuple[Account, str] | None:
+        """The account that logs in as ``login`` (its full address, or its local part where that
+        is enough) and its Argon2id hash; ``None`` for nobody."""
+
+
+class IRule(Interface):
+    """One rule of policy."""
+
+    def __call__(facts: object) -> Reply | Deferred[Reply | None] | None:
+        """An opinion, or ``None`` for none."""
+
+
+class ISubmitter(Interface):
+    """What ``login.py`` gives to SMTP AUTH: somebody who may submit mail."""
+
+    account: Account = Attribute("who logged in")
+
+
+class IMaildropOwner(Interface):
+    """What ``login.py`` gives to POP3: somebody with a mailbox."""
+
+    account: Account = Attribute("who logged in")
+
+    def maildrop() -> Deferred[IMaildrop]:
+        """Lock and open the maildrop, off the reactor."""
+
+
+class LoginUnavailable(Exception):
+    """The password could not be checked now: 454 4.7.0, or ``-ERR [SYS/TEMP]``."""
+
+
+RetrySchedule = Callable[[float, int, float], float | None]
+"""``(arrived, attempts, now)`` -> when to try next, or ``None`` to give up. All in seconds since
+the epoch; ``attempts`` counts the one that has just been made."""

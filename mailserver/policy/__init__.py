@@ -1,0 +1,1 @@
+"""What we accept: small rules, and the chains that order them."""

@@ -1,0 +1,1 @@
+"""In: SMTP from the wire to the spool."""

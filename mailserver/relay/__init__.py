@@ -1,0 +1,1 @@
+"""Out, remote: mail exchanges and the SMTP client."""

@@ -1,0 +1,1 @@
+"""Read: POP3 over the store."""

@@ -1,0 +1,1 @@
+"""Accepted and unfinished: the durable queue."""

@@ -1,0 +1,1 @@
+"""At rest: Maildir, mbox and POP3's view of them."""

@@ -1,0 +1,90 @@
+"""The only place between threads and the reactor: futures and blocking calls become Deferreds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class _FromThread(Protocol):
+    def callFromThread(self, callable: Callable[[], object]) -> None: ...
+
+
+class Bridge:
+    """Carries results from threads into one reactor, with one wake-up for all that are ready.
+
+    A wake-up of the reactor costs a system call in each direction; a thread that finishes fifty
+    deliveries at once pays it once.
+    """
+
+    def __init__(self, reactor: _FromThread) -> None:
+        self._reactor = reactor
+        self._ready: deque[Callable[[], None]] = deque()
+        self._awake = False
+
+    def deferred(self, future: Future[T]) -> Deferred[T]:
+        """A Deferred that fires in the reactor's thread with the future's result or failure."""
+        waiting: Deferred[T] = Deferred()
+
+        def fire() -> None:
+            error = future.exception()
+            if error is None:
+                waiting.callback(future.result())
+            else:
+                waiting.errback(Failure(error))
+
+        future.add_done_callback(lambda _: self._call_soon(fire))
+        return waiting
+
+    def _call_soon(self, fire: Callable[[], None]) -> None:
+        # Append first, look second: _drain lowers the flag before it empties the queue, so a
+        # result that sees the flag up is always met by a drain that has not ended.
+        self._ready.append(fire)
+        if not self._awake:
+            self._awake = True
+            self._reactor.callFromThread(self._drain)
+
+    def _drain(self) -> None:
+        self._awake = False
+        ready = self._ready
+        while ready:
+            ready.popleft()()
+
+
+class Workers:
+    """A small pool of named threads for calls that block: password hashes, opening a maildrop."""
+
+    def __init__(self, bridge: Bridge, name: str, size: int) -> None:
+        self._bridge = bridge
+        self._pool = ThreadPool(0, size, name)
+
+    def start(self) -> None:
+        """Begin to serve; threads are made as they are needed."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Wait for the calls under way, then end the threads."""
+        self._pool.stop()
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Run ``function`` in a thread of the pool; its result or exception fires the Deferred."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        result = self._bridge.deferred(future)
+        self._pool.callInThread(work)
+        return result

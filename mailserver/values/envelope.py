@@ -1,0 +1,101 @@
+"""The envelope: what SMTP said about a message, and what it still waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailserver.values.address import Address
+from mailserver.values.content import Content
+
+_DIGITS = "0123456789bcdfghjklmnpqrstvwxyz"
+
+
+def queue_id(entry: int) -> str:
+    """How people see the number of a spool entry: lower case, no vowels, so no words appear."""
+    text = ""
+    while entry:
+        entry, digit = divmod(entry, len(_DIGITS))
+        text = _DIGITS[digit] + text
+    return text or _DIGITS[0]
+
+
+def entry_number(text: str) -> int:
+    """The number behind a queue id.
+
+    Raises:
+        ValueError: ``text`` was never made by ``queue_id``.
+    """
+    number = 0
+    for letter in text:
+        number = number * len(_DIGITS) + _DIGITS.index(letter)
+    if not text or queue_id(number) != text:
+        raise ValueError(f"{text!r} is not a queue id; `mailserver queue list` shows them")
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One final recipient.
+
+    ``number`` is its place in the envelope and its name in the spool.  ``original`` is the
+    forward-path the client gave, before aliases, which a report must show (RFC 3461 §4.2 ORCPT;
+    ``orcpt`` when the client sent one, as ``rfc822;xtext`` or ``utf-8;...``).  ``notify`` holds
+    the words of NOTIFY; empty means that none was given (RFC 3461 §4.1).
+    """
+
+    number: int
+    address: Address
+    original: Address
+    orcpt: str = ""
+    notify: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Reverse-path, recipients and the parameters of MAIL that travel with a message.
+
+    ``ret`` is ``"FULL"``, ``"HDRS"`` or ``""``; ``body`` is ``"7BIT"``, ``"8BITMIME"`` or
+    ``"BINARYMIME"`` (RFC 6152, RFC 3030).
+    """
+
+    reverse_path: Address
+    recipients: tuple[Recipient, ...]
+    body: str = "7BIT"
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A recipient that the spool still answers for.
+
+    ``attempts`` counts those already made, ``reason`` is the last one's outcome in words, and
+    ``warned`` tells that the sender has had a report of the delay.
+    """
+
+    recipient: Recipient
+    attempts: int = 0
+    reason: str = ""
+    warned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message in the spool, with those of its recipients that are due.
+
+    ``arrived`` is in seconds since the epoch.  ``recovered`` is true when the entry was read back
+    from disk: an earlier attempt may have ended without leaving a record, so whoever delivers
+    looks for its own traces first.
+    """
+
+    id: int
+    arrived: float
+    envelope: Envelope
+    waiting: tuple[Waiting, ...]
+    content: Content
+    recovered: bool = False
+
+    @property
+    def queue_id(self) -> str:
+        return queue_id(self.id)

@@ -1,0 +1,50 @@
+"""What became of one recipient in one attempt: the fields of its report (RFC 3464 §2.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailserver.values.envelope import Recipient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """``status`` is an enhanced status (RFC 3463); ``diagnostic`` one printable line: the remote
+    server's reply, or our own words; ``remote_mta`` the name of the host that spoke, ``""`` when
+    nobody did; ``relay`` where it went, as the log shows it (``mx.b.test[192.0.2.1]:25``,
+    ``maildir``)."""
+
+    recipient: Recipient
+    status: str
+    diagnostic: str
+    remote_mta: str = ""
+    relay: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered(_Outcome):
+    """In a mailbox of ours, durably."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed(_Outcome):
+    """Another server has answered for it with a 2yz. ``notifies`` tells that it will also send the
+    DSNs that were asked for (it announced DSN, RFC 3461 §5.2.2)."""
+
+    notifies: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delayed(_Outcome):
+    """Not yet. ``retry_at`` (seconds since the epoch) is filled in by the runner, from the schedule."""
+
+    retry_at: float = 0.0
+    warned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(_Outcome):
+    """Never."""
+
+
+Outcome = Delivered | Relayed | Delayed | Failed

@@ -1,0 +1,53 @@
+"""Facts about one SMTP session and its transaction, as rules and trace headers read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mailserver.values.account import Account, Resolution
+from mailserver.values.address import NULL_SENDER, Address
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFacts:
+    """What the handshake agreed: ``TLSv1.3`` and ``TLS_AES_256_GCM_SHA384``, for example."""
+
+    version: str
+    cipher: str
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """One connection. ``role`` is the listener's: ``"smtp"``, ``"submission"`` or ``"lmtp"``.
+
+    ``hello`` is the argument of EHLO or HELO, cleaned for headers and logs; ``extended`` is true
+    after EHLO; ``trusted`` tells that the client's network may relay without AUTH.
+    """
+
+    role: str
+    client_host: str
+    client_port: int
+    hello: str = ""
+    extended: bool = False
+    tls: TLSFacts | None = None
+    account: Account | None = None
+    trusted: bool = False
+
+
+@dataclass(slots=True)
+class TransactionFacts:
+    """One MAIL … end of data. ``size`` is what MAIL's SIZE declared, 0 when it did not."""
+
+    session: SessionFacts
+    reverse_path: Address = NULL_SENDER
+    size: int = 0
+    recipients: list[Address] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientFacts:
+    """One RCPT: who is asked for, and what the directory says of it."""
+
+    transaction: TransactionFacts
+    forward_path: Address
+    resolution: Resolution

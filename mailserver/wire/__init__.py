@@ -1,0 +1,1 @@
+"""Bytes <-> events: protocol grammar and state, without sockets and without Twisted."""
