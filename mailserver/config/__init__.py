@@ -1,0 +1,24 @@
+"""Configuration: a TOML file becomes frozen settings, or one list of everything that is wrong in it."""
+
+from mailserver.config.kinds import Network
+from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
+from mailserver.config.reading import PLACES, find, load, quick_start
+from mailserver.config.settings import Limits, Listen, Login, Relay, Settings, Store, Tls
+
+__all__ = [
+    "PLACES",
+    "ConfigError",
+    "ConfigUnreadable",
+    "Limits",
+    "Listen",
+    "Login",
+    "Mistake",
+    "Network",
+    "Relay",
+    "Settings",
+    "Store",
+    "Tls",
+    "find",
+    "load",
+    "quick_start",
+]
