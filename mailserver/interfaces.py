@@ -82,6 +82,9 @@ class ISpool(Interface):
     def next_due() -> Future[float | None]:
         """When the next recipient that is not leased falls due; ``None`` when nobody waits."""
 
+    def give_back(entry: Entry) -> Future[None]:
+        """End the lease on an entry's waiting recipients without an attempt: they are due at once."""
+
     def record(
         entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
     ) -> Future[Sequence[Entry]]:

@@ -1,0 +1,80 @@
+"""Reads the header of content as it streams by: counts fields, and adds what a submission lacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from mailserver.values.dates import header_date
+
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+
+MOST_HOPS = 100
+"""Received fields in a message that still passes (RFC 5321 §6.3 asks for at least 100)."""
+
+
+class HeaderReader:
+    """Passes content on unchanged; while the header lasts, whole lines at a time.
+
+    ``fields`` counts each field name in lower case.  ``addition`` is asked once, at the header's
+    end, for octets to put there.
+    """
+
+    def __init__(self, mend: bool, hostname: str) -> None:
+        self.fields: dict[bytes, int] = {}
+        self._mend = mend
+        self._hostname = hostname
+        self._carry = b""
+        self._ended = False
+
+    @property
+    def hops(self) -> int:
+        """How many servers the message has passed."""
+        return self.fields.get(b"received", 0)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The octets to keep for ``chunk``; the beginning of an unfinished header line is held back."""
+        if self._ended:
+            return chunk
+        octets = self._carry + chunk if self._carry else chunk
+        start = 0
+        while (end := octets.find(b"\r\n", start)) >= 0:
+            if not self._is_header_line(octets, start, end):
+                self._ended, self._carry = True, b""
+                return octets[:start] + self._addition(end > start) + octets[start:]
+            start = end + 2
+        self._carry = octets[start:]
+        return octets[:start]
+
+    def finish(self) -> bytes:
+        """What was held back, at the end of the content."""
+        held, self._carry = self._carry, b""
+        if self._ended:
+            return held
+        self._ended = True
+        return held + self._addition(False)
+
+    def _is_header_line(self, octets: bytes, start: int, end: int) -> bool:
+        if start == end:
+            return False
+        if octets[start] in b" \t" and self.fields:
+            return True
+        field = _FIELD.match(octets, start, end)
+        if field is None:
+            return False
+        name = field[1].lower()
+        self.fields[name] = self.fields.get(name, 0) + 1
+        return True
+
+    def _addition(self, body_follows: bool) -> bytes:
+        """Date and Message-ID where a submission has none (RFC 6409 §8.2, §8.3)."""
+        if not self._mend:
+            return b""
+        now = time.time()
+        added = b""
+        if b"date" not in self.fields:
+            added += f"Date: {header_date(now)}\r\n".encode()
+        if b"message-id" not in self.fields:
+            added += f"Message-ID: <{int(now * 1e6):x}.{os.urandom(8).hex()}@{self._hostname}>\r\n".encode()
+        return added + b"\r\n" if added and body_follows else added

@@ -1,0 +1,167 @@
+"""One mail transaction: MAIL and RCPT become facts, policy decides, content goes to the spool."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from mailserver import maillog
+from mailserver.interfaces import IDirectory, ISpool, ISpoolWriter, SpoolFull
+from mailserver.receive.header import MOST_HOPS, HeaderReader
+from mailserver.threads import Bridge
+from mailserver.values.address import Address
+from mailserver.values.envelope import Entry, Envelope, queue_id
+from mailserver.values.expansion import final_recipients
+from mailserver.values.reply import Reply, reply
+from mailserver.values.session import RecipientFacts, SessionFacts, TransactionFacts
+from mailserver.values.trace import received
+from mailserver.wire.smtp_events import MailFrom, RcptTo
+
+OK_SENDER = reply(250, "2.1.0", "Sender ok")
+OK_RECIPIENT = reply(250, "2.1.5", "Recipient ok")
+GO_ON = reply(354, "", "End data with <CR><LF>.<CR><LF>")
+TRY_LATER = reply(451, "4.3.0", "Local error, nothing was kept; please try again later")
+NO_ROOM = reply(452, "4.3.1", "No room for your message now; please try again later")
+TOO_MANY_HOPS = reply(554, "5.4.6", f"Too many hops: more than {MOST_HOPS} Received fields; a mail loop?")
+
+
+class Decide(Protocol):
+    def __call__(self, facts: RecipientFacts, /) -> Reply | Awaitable[Reply | None] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What every transaction needs, handed in by ``service.py``.
+
+    ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed.
+    """
+
+    hostname: str
+    spool: ISpool
+    directory: IDirectory
+    bridge: Bridge
+    may_receive: Decide
+    accepted: Callable[[Entry], None]
+    now: Callable[[], float]
+
+
+class Transaction:
+    """From MAIL to the end of data. Every way out but ``finish`` leads through ``abort``."""
+
+    def __init__(self, intake: Intake, session: SessionFacts, mail: MailFrom) -> None:
+        self.facts = TransactionFacts(session, mail.path, mail.size)
+        self._intake = intake
+        self._mail = mail
+        self._asked: list[tuple[Address, str, frozenset[str]]] = []
+        self._envelope: Envelope | None = None
+        self._writer: ISpoolWriter | None = None
+        self._header = HeaderReader(False, intake.hostname)
+
+    def recipient(self, rcpt: RcptTo) -> Reply | Deferred[Reply]:
+        """Ask policy about one forward-path."""
+        try:
+            resolution = self._intake.directory.resolve(rcpt.path)
+            opinion = self._intake.may_receive(RecipientFacts(self.facts, rcpt.path, resolution))
+        except Exception as error:
+            return self._rule_failed(rcpt, error)
+        if inspect.isawaitable(opinion):
+            return Deferred.fromCoroutine(self._recipient_later(rcpt, opinion))
+        return self._recipient_decided(rcpt, opinion)
+
+    async def _recipient_later(self, rcpt: RcptTo, opinion: Awaitable[Reply | None]) -> Reply:
+        try:
+            decided = await opinion
+        except Exception as error:
+            return self._rule_failed(rcpt, error)
+        return self._recipient_decided(rcpt, decided)
+
+    def _rule_failed(self, rcpt: RcptTo, error: BaseException) -> Reply:
+        # A fault of ours is never the sender's: 4xx, and the message comes again.
+        maillog.fault(f"deciding on RCPT TO:<{rcpt.path}>", error)
+        return TRY_LATER
+
+    def _recipient_decided(self, rcpt: RcptTo, opinion: Reply | None) -> Reply:
+        if opinion is not None:
+            maillog.refused(opinion, "RCPT", self.facts.session, self.facts.reverse_path, rcpt.path)
+            return opinion
+        self._asked.append((rcpt.path, rcpt.orcpt, rcpt.notify))
+        self.facts.recipients.append(rcpt.path)
+        return OK_RECIPIENT
+
+    def begin_content(self) -> Reply:
+        """Open a place in the spool and put the Received field there."""
+        intake, session = self._intake, self.facts.session
+        try:
+            recipients = final_recipients(intake.directory.resolve, self._asked)
+            writer = intake.spool.begin()
+        except OverflowError as error:
+            return reply(550, "5.1.3", str(error))
+        except SpoolFull:
+            return NO_ROOM
+        except Exception as error:
+            maillog.fault("beginning a message", error)
+            return TRY_LATER
+        mail = self._mail
+        self._envelope = Envelope(
+            mail.path, recipients, mail.body, mail.smtputf8, ret=mail.ret, envid=mail.envid
+        )
+        self._writer = writer
+        self._header = HeaderReader(session.role == "submission", intake.hostname)
+        only = self._asked[0][0] if len(self._asked) == 1 else None
+        writer.write(
+            received(session, intake.hostname, queue_id(writer.id), intake.now(), mail.smtputf8, only)
+        )
+        return GO_ON
+
+    def write(self, chunk: bytes) -> Future[None] | None:
+        """Keep a piece of content; a future asks the caller to wait for the disk."""
+        assert self._writer is not None
+        kept = self._header.feed(chunk)
+        return self._writer.write(kept) if kept else None
+
+    def finish(self, fault: Reply | None) -> Reply | Deferred[Reply]:
+        """At the end of data: refuse, or commit and only then say 250."""
+        assert self._writer is not None
+        assert self._envelope is not None
+        if fault is None and self._header.hops > MOST_HOPS:
+            fault = TOO_MANY_HOPS
+        if fault is not None:
+            self.abort()
+            self._log_refusal(fault)
+            return fault
+        if rest := self._header.finish():
+            self._writer.write(rest)
+        committed = self._intake.bridge.deferred(self._writer.commit(self._envelope))
+        self._writer = None
+        return committed.addCallbacks(self._committed, self._not_committed)
+
+    def _committed(self, entry: Entry) -> Reply:
+        maillog.accepted(entry, self.facts.session)
+        self._intake.accepted(entry)
+        return reply(250, "2.0.0", f"Ok: queued as {entry.queue_id}")
+
+    def _not_committed(self, failure: Failure) -> Reply:
+        answer = NO_ROOM if failure.check(SpoolFull) else TRY_LATER
+        maillog.fault("committing a message", failure.value)
+        self._log_refusal(answer)
+        return answer
+
+    def _log_refusal(self, answer: Reply) -> None:
+        maillog.refused(
+            answer, "DATA", self.facts.session, self.facts.reverse_path, self.facts.recipients[0]
+        )
+
+    def abort(self) -> None:
+        """Nothing of this transaction is kept. Harmless at any time."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+        self._asked.clear()
+
+
