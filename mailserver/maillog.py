@@ -68,14 +68,16 @@ def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float) -> None:
     for outcome in outcomes:
         recipient = outcome.recipient
         original = (
-            "" if recipient.original == recipient.address else f", orig_to=<{printable(str(recipient.original))}>"
+            ""
+            if recipient.original == recipient.address
+            else f", orig_to=<{printable(str(recipient.original))}>"
         )
         log.info(
             "{queue_id}: to=<{to}>{original}, relay={relay}, delay={delay:.2f}, dsn={status}, "
             "status={word} ({diagnostic})",
             queue_id=entry.queue_id,
             to=printable(str(recipient.address)),
-            original=original,
+            original=f", orig_to=<{asked}>" if asked else "",
             relay=outcome.relay,
             delay=max(0.0, now - entry.arrived),
             status=outcome.status,

@@ -153,9 +153,7 @@ class Transaction:
         return answer
 
     def _log_refusal(self, answer: Reply) -> None:
-        maillog.refused(
-            answer, "DATA", self.facts.session, self.facts.reverse_path, self.facts.recipients[0]
-        )
+        maillog.refused(answer, "DATA", self.facts.session, self.facts.reverse_path, self.facts.recipients[0])
 
     def abort(self) -> None:
         """Nothing of this transaction is kept. Harmless at any time."""
@@ -163,5 +161,3 @@ class Transaction:
             self._writer.abort()
             self._writer = None
         self._asked.clear()
-
-

@@ -13,7 +13,7 @@ _DOT_ATOM = re.compile(r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]+(\.[^\x00-\x20\x7f()<
 def domain_key(domain: str) -> str:
     """The form in which two spellings of one domain are equal: lower case, A-labels.
 
-    ``пошта.укр`` and ``xn--80a1acny.xn--j1amh`` give the same key (RFC 5890 §2.3.2.1, RFC 6531
+    ``пошта.укр`` and ``xn--80a1acn3a.xn--j1amh`` give the same key (RFC 5890 §2.3.2.1, RFC 6531
     §3.2).  A domain that IDNA2008 cannot map stays as it is, in lower case: it is then simply a
     domain that nobody has.
     """

@@ -1,0 +1,63 @@
+"""What ``twistd mailserver`` runs: its options, and the service they describe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from mailserver import __version__, config
+from mailserver.service import MailServer, StartFailed
+
+
+class Options(usage.Options):
+    """The command line of ``twistd mailserver``."""
+
+    synopsis = "[--config mailserver.toml]"
+    longdesc = (
+        "A complete mail server. Without --config it looks for mailserver.toml in this folder and in "
+        "/etc/mailserver, and without one it serves the domain localhost on loopback ports."
+    )
+    optParameters = [  # noqa: RUF012 (Twisted's own shape)
+        ["config", "c", None, "the configuration file"],
+    ]
+
+    def opt_version(self) -> None:
+        """Print the version and leave."""
+        print(f"mailserver {__version__}")  # noqa: T201
+        sys.exit(0)
+
+
+def makeService(options: Options) -> IService:
+    """The whole server as one service; opens nothing but the configuration file.
+
+    twistd calls this before it forks and as root, so sockets wait for ``privilegedStartService``
+    and files, threads and databases for ``startService``.
+    """
+    from twisted.internet import reactor
+
+    named = options["config"]
+    path = Path(named) if named else config.find()
+    try:
+        settings = config.load(path) if path else config.quick_start(Path.cwd())
+        service = MailServer(settings, reactor, quick_start=path is None)
+    except (config.ConfigError, config.ConfigUnreadable, StartFailed) as error:
+        raise SystemExit(f"mailserver: {error}") from None
+    sys.excepthook = _one_line_for_a_failed_start
+    return service
+
+
+def _one_line_for_a_failed_start(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """twistd lets what stops a start reach the interpreter; a person wants a line, not a trace.
+
+    twistd has pointed ``sys.stderr`` at its log by now, hence ``sys.__stderr__``.
+    """
+    if isinstance(error, StartFailed) and sys.__stderr__ is not None:
+        sys.__stderr__.write(f"mailserver: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)

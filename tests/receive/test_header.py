@@ -1,0 +1,60 @@
+"""The header reader passes content on, counts fields, and mends submissions."""
+
+import pytest
+
+from mailserver.receive.header import HeaderReader
+
+BODY = b"\r\nBody: not a field\r\n\r\nReceived: no\r\n"
+FULL = b"Date: now\r\nMESSAGE-ID : <a@b>\r\nReceived: x\r\n\ty; z\r\nreceived: w\r\n" + BODY
+
+
+def read(octets: bytes, step: int, mend: bool = False) -> tuple[bytes, HeaderReader]:
+    reader = HeaderReader(mend, "mx.example.test")
+    kept = b"".join(reader.feed(octets[n : n + step]) for n in range(0, len(octets), step))
+    return kept + reader.finish(), reader
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 10_000])
+@pytest.mark.parametrize(
+    "octets",
+    [FULL, BODY, b"no header at all\r\n", b"Subject: x\r\n", b"", b"\r\n", b" leading space\r\nA: b\r\n\r\n"],
+)
+def test_unmended_content_passes_unchanged(octets: bytes, step: int) -> None:
+    assert read(octets, step)[0] == octets
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 10_000])
+def test_fields_are_counted_in_the_header_alone(step: int) -> None:
+    reader = read(FULL, step)[1]
+    assert reader.fields == {b"date": 1, b"message-id": 1, b"received": 2}
+    assert reader.hops == 2
+
+
+@pytest.mark.parametrize("step", [1, 4, 10_000])
+def test_a_complete_submission_is_not_touched(step: int) -> None:
+    assert read(FULL, step, mend=True)[0] == FULL
+
+
+@pytest.mark.parametrize("step", [1, 4, 10_000])
+@pytest.mark.parametrize(
+    ("octets", "before", "after"),
+    [
+        (b"Subject: x\r\n\r\nbody\r\n", b"Subject: x\r\nDate: ", b"\r\n\r\nbody\r\n"),
+        (b"Subject: x\r\n", b"Subject: x\r\nDate: ", b"@mx.example.test>\r\n"),
+        (b"just text\r\nmore\r\n", b"Date: ", b"@mx.example.test>\r\n\r\njust text\r\nmore\r\n"),
+        (b"", b"Date: ", b"@mx.example.test>\r\n"),
+    ],
+)
+def test_date_and_message_id_are_added_at_the_headers_end(
+    octets: bytes, before: bytes, after: bytes, step: int
+) -> None:
+    mended = read(octets, step, mend=True)[0]
+    assert mended.startswith(before)
+    assert mended.endswith(after)
+    assert mended.count(b"\r\nMessage-ID: <") == 1
+
+
+def test_only_what_is_missing_is_added() -> None:
+    mended = read(b"Date: then\r\n\r\n", 100, mend=True)[0]
+    assert mended.startswith(b"Date: then\r\nMessage-ID: <")
+    assert mended.count(b"Date:") == 1
