@@ -1,0 +1,92 @@
+"""What the SMTP client says: EHLO's answer read, and the MAIL and RCPT that fit it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mailserver.values.address import Address, domain_key
+from mailserver.values.envelope import Envelope, Recipient
+
+_UNFIT = re.compile(r"[\x00-\x20\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What EHLO announced: keywords in capitals, with their arguments."""
+
+    keywords: Mapping[str, str] = field(default_factory=dict)
+    pipelining: bool = False
+    eight_bit: bool = False
+    smtputf8: bool = False
+    dsn: bool = False
+    size: bool = False
+    size_limit: int = 0
+    """Octets; 0 when none was told (RFC 1870 §3)."""
+
+
+def extensions_from(lines: Sequence[str]) -> Extensions:
+    """The extensions in the lines of an EHLO reply, the first of which is the host's name."""
+    keywords: dict[str, str] = {}
+    for line in lines[1:]:
+        keyword, _, argument = line.strip().partition(" ")
+        keywords.setdefault(keyword.upper(), argument.strip())
+    limit = keywords.get("SIZE", "")
+    # isdecimal alone would let through digits of other scripts; twenty digits are RFC 1870's most.
+    known = limit.isascii() and limit.isdecimal() and len(limit) <= 20
+    return Extensions(
+        keywords=keywords,
+        pipelining="PIPELINING" in keywords,
+        eight_bit="8BITMIME" in keywords,
+        smtputf8="SMTPUTF8" in keywords,
+        dsn="DSN" in keywords,
+        size="SIZE" in keywords,
+        size_limit=int(limit) if known else 0,
+    )
+
+
+def needs_smtputf8(envelope: Envelope) -> bool:
+    """Whether no recipient can be served by a host without SMTPUTF8 (RFC 6531 §3.4)."""
+    return envelope.smtputf8 or not envelope.reverse_path.local.isascii()
+
+
+def speakable(address: Address) -> bool:
+    """Whether the address can stand in a command at all: no control characters, no line ends."""
+    text = str(address)
+    return text.isprintable() and not any(c in address.domain for c in " <>")
+
+
+def _path(address: Address, smtputf8: bool) -> str:
+    """The address in angle brackets; without SMTPUTF8 the domain in A-labels (RFC 6531 §3.2)."""
+    if not smtputf8 and not address.domain.isascii():
+        address = Address(address.local, domain_key(address.domain))
+    return f"<{address}>"
+
+
+def mail_command(envelope: Envelope, size: int, extensions: Extensions, smtputf8: bool) -> str:
+    """MAIL with the parameters that the server knows (RFC 1870, RFC 6152, RFC 6531, RFC 3461)."""
+    words = [f"MAIL FROM:{_path(envelope.reverse_path, smtputf8)}"]
+    if extensions.size:
+        words.append(f"SIZE={size}")
+    if extensions.eight_bit and envelope.body != "7BIT":
+        words.append("BODY=8BITMIME")
+    if smtputf8:
+        words.append("SMTPUTF8")
+    if extensions.dsn:
+        if envelope.ret:
+            words.append(f"RET={envelope.ret}")
+        if envelope.envid and not _UNFIT.search(envelope.envid):
+            words.append(f"ENVID={envelope.envid}")
+    return " ".join(words)
+
+
+def rcpt_command(recipient: Recipient, extensions: Extensions, smtputf8: bool) -> str:
+    """RCPT, with NOTIFY and ORCPT unchanged to a server that knows DSN (RFC 3461 §5.2.1)."""
+    command = f"RCPT TO:{_path(recipient.address, smtputf8)}"
+    if extensions.dsn:
+        if recipient.notify:
+            command += f" NOTIFY={','.join(sorted(recipient.notify))}"
+        if recipient.orcpt and not _UNFIT.search(recipient.orcpt):
+            command += f" ORCPT={recipient.orcpt}"
+    return command
