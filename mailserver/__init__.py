@@ -9,6 +9,7 @@
 ``threads.py``        the only place between threads and the reactor
 ``login.py``          the twisted.cred realm and checker that SMTP AUTH and POP3 share
 ``certificates.py``   certificate and key files -> TLS contexts
+``listeners.py``      listening sockets, bound before privileges drop
 ``maillog.py``        one function for each event in a message's life
 ``values/``           what travels
 ``wire/``             bytes <-> events, no sockets, no Twisted

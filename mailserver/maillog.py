@@ -129,7 +129,7 @@ def pop3_session(
     )
 
 
-def fault(where: str, error: BaseException, queue_id: str = "NOQUEUE") -> None:
+def fault(where: str, error: BaseException | None, queue_id: str = "NOQUEUE") -> None:
     """Something of ours went wrong; the message it happened to is safe, and this is where to look."""
     log.failure(
         "{queue_id}: {where}: {error}", None, queue_id=queue_id, where=where, error=printable(repr(error))

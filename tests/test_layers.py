@@ -11,7 +11,7 @@ FLOORS = {
     1: {"values", "durable", "threads"},
     2: {"wire", "interfaces", "maillog", "config"},
     3: {"accounts", "policy", "spool", "store"},
-    4: {"receive", "dispatch", "deliver", "relay", "retrieve", "login", "certificates"},
+    4: {"receive", "dispatch", "deliver", "relay", "retrieve", "login", "certificates", "listeners"},
     5: {"tap", "service", "admin"},
 }
 ON_FLOOR_5 = {("tap", "service"), ("admin", "service"), ("admin", "tap")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.cred.credentials import UsernamePassword
@@ -73,9 +72,9 @@ class Authenticator:
 
     async def _account(self, credentials: PlainCredentials) -> Account:
         name, password = credentials.username.encode(), credentials.password.encode()
+        avatar: Any
         _, avatar, logout = await self._portal.login(UsernamePassword(name, password), None, ISubmitter)
-        release: Callable[[], object] = logout
-        release()
+        logout()
         account: Account = avatar.account
         return account
 

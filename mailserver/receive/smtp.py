@@ -383,7 +383,7 @@ class SMTPReceiverFactory(Factory):
         self.settings = settings
         self.sessions: set[SMTPReceiver] = set()
 
-    def buildProtocol(self, addr: IAddress | None) -> SMTPReceiver:
+    def buildProtocol(self, addr: IAddress | None) -> SMTPReceiver:  # type: ignore[override]
         host = getattr(addr, "host", "127.0.0.1")
         session = SessionFacts(
             role=self.settings.offer.role,
