@@ -1,0 +1,247 @@
+"""How the server starts: without a configuration, with a wrong one, on a busy port, as root, installed."""
+
+from __future__ import annotations
+
+import os
+import poplib
+import pwd
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.server import Server
+from tests.journeys.tools import PATIENCE, eventually, lacking, ours, run
+
+ROOT = Path(__file__).parents[2]
+QUICK_PORTS = (2525, 2587, 2465, 2110, 2995)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def start_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``twistd -n mailserver`` where it is expected to end by itself."""
+    return run([ours("twistd"), "-n", "--pidfile=", "mailserver", *arguments], cwd=folder)
+
+
+def check_one_clear_line(done: subprocess.CompletedProcess[str], *named: str) -> None:
+    """Exit status 1, no traceback, and exactly one line that names what is wrong."""
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    telling = [line for line in output.splitlines() if all(word in line for word in named)]
+    assert len(telling) == 1, output
+
+
+# -- the quick start ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_start(tmp_path: Path) -> Iterator[Path]:
+    """The log of a server that was started without a configuration in an empty folder."""
+    end = time.monotonic() + 20
+    while not all(is_free(port) for port in QUICK_PORTS):
+        if time.monotonic() > end:
+            lacking("the quick start's ports are in use")
+        time.sleep(0.5)
+    log = tmp_path / "console.log"
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [ours("twistd"), "-n", "mailserver"],
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        eventually(
+            lambda: process.poll() is not None or not any(is_free(port) for port in QUICK_PORTS),
+            "the five ports of the quick start",
+        )
+        assert process.poll() is None, log.read_text()
+        yield log
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_the_quick_start_tells_a_password_that_works(quick_start: Path) -> None:
+    eventually(lambda: "password" in quick_start.read_text(), "the password in the log")
+    text = quick_start.read_text()
+    found = re.search(r"(\S+@localhost)\b.*?password:?\s+(\S+)", text)
+    assert found, text
+    login, password = found[1], found[2]
+    with smtplib.SMTP("127.0.0.1", 2525, timeout=PATIENCE) as client:
+        client.sendmail("x@out.test", login, "Subject: first\r\n\r\nHello\r\n")
+
+    def subjects() -> list[bytes]:
+        reader = poplib.POP3("127.0.0.1", 2110, timeout=PATIENCE)
+        try:
+            reader.user(login)
+            reader.pass_(password)
+            lines = [reader.retr(n + 1)[1] for n in range(reader.stat()[0])]
+            return [line for message in lines for line in message if line.startswith(b"Subject:")]
+        finally:
+            reader.quit()
+
+    eventually(lambda: subjects() == [b"Subject: first"], "the first message")
+    assert (quick_start.parent / "fresh" / "maildirs" / "localhost").is_dir()
+
+
+# -- what stops a start ------------------------------------------------------------------------
+
+
+def test_a_busy_port_stops_the_start(make_server: Callable[..., Server]) -> None:
+    server = make_server("a", "mx.a.test", ["a.test"])
+    with socket.socket() as other:
+        other.bind((server.host, server.ports["pop3"]))
+        other.listen()
+        done = run(server.command, cwd=server.folder)
+    check_one_clear_line(done, str(server.ports["pop3"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("hostnam = 'mx.a.test'\n", ("mailserver.toml", "hostnam", "hostname")),
+        ("workers = 'two'\n", ("mailserver.toml", "workers")),
+        ("[relay]\nretry = ['soon']\n", ("mailserver.toml", "retry", "soon")),
+        ("[listen\n", ("mailserver.toml",)),
+    ],
+)
+def test_a_wrong_configuration_stops_the_start(tmp_path: Path, text: str, named: tuple[str, ...]) -> None:
+    (tmp_path / "mailserver.toml").write_text(text)
+    done = start_in(tmp_path)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    assert any(all(word in line for word in named) for line in output.splitlines()), output
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_configuration_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    done = start_in(tmp_path, "--config", "missing.toml")
+    check_one_clear_line(done, "missing.toml")
+
+
+# -- root's rights -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that an unprivileged user can reach, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="mailserver-journey-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def low_port() -> int:
+    return next(port for port in range(700, 1000) if is_free(port))
+
+
+def interpreter_for(user: str) -> tuple[list[str], dict[str, str]]:
+    """A Python that ``user`` may read, with our packages: root's own may sit in root's home."""
+    as_user = ["setpriv", "--reuid", user, "--clear-groups", "--"]
+    if run([*as_user, sys.executable, "-c", "import encodings, mailserver"]).returncode == 0:
+        return [sys.executable], dict(os.environ)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"}
+    command = [*as_user, "/usr/bin/python3", "-c", "import mailserver, twisted, cryptography, argon2"]
+    if run(command, env=environment).returncode != 0:
+        lacking(f"no Python with our packages that {user} may read")
+    return ["/usr/bin/python3"], environment
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root's rights")
+def test_ports_are_bound_before_rights_are_dropped(public_folder: Path) -> None:
+    user = pwd.getpwnam("nobody")
+    python, environment = interpreter_for("nobody")
+    folder = public_folder / "server"
+    server = Server(folder, "mx.a.test", ["a.test"], ports={"smtp": low_port()})
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    twistd = "from twisted.scripts.twistd import run; run()"
+    options = ["-n", "--pidfile=", f"--uid={user.pw_uid}", f"--gid={user.pw_gid}"]
+    arguments = ["mailserver", "--config", str(server.configuration)]
+    with server.log.open("wb") as log:
+        process = subprocess.Popen(
+            [*python, "-c", twistd, *options, *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        for port in server.ports.values():
+            eventually(lambda port=port: process.poll() is not None or not is_free(port), f"port {port}")  # type: ignore[misc]
+        assert process.poll() is None, server.console()
+        ids = re.search(r"^Uid:\s+(.*)$", Path(f"/proc/{process.pid}/status").read_text(), re.M)
+        assert ids is not None
+        assert set(ids[1].split()) == {str(user.pw_uid)}
+        server.add_user("ada@a.test")  # root's command on another user's state
+        with smtplib.SMTP(server.host, server.ports["smtp"], timeout=PATIENCE) as client:
+            client.sendmail("x@out.test", "ada@a.test", "Subject: dropped\r\n\r\n")
+        eventually(lambda: len(server.raw_mail("ada@a.test")) == 1, "the message")
+        made = [path for path in (folder / "state", folder / "maildirs") for path in [path, *path.rglob("*")]]
+        assert {path.stat().st_uid for path in made} == {user.pw_uid}
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert "Traceback" not in server.console()
+
+
+# -- installed ---------------------------------------------------------------------------------
+
+
+def test_an_editable_install_is_found_from_any_folder(tmp_path: Path) -> None:
+    done = run([ours("twistd"), "mailserver", "--help"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
+
+
+def test_a_wheel_is_found_from_any_folder(tmp_path: Path) -> None:
+    """The wheel alone in a new venv; what it depends on is lent by this one."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    built = run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)])
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    venv = tmp_path / "venv"
+    assert run([sys.executable, "-m", "venv", "--without-pip", str(venv)]).returncode == 0
+    python = str(venv / "bin" / "python")
+    installed = run([*pip, "--python", python, "install", "--no-deps", str(wheel)])
+    assert installed.returncode == 0, installed.stderr
+    packages = next(venv.glob("lib/python*/site-packages"))
+    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    where = run([python, "-c", "import mailserver; print(mailserver.__file__)"], cwd=tmp_path)
+    assert where.stdout.startswith(str(venv)), where.stdout + where.stderr
+    twistd = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+    done = run([python, "-c", twistd, "mailserver", "--help"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
