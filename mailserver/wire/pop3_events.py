@@ -1,0 +1,64 @@
+"""What a POP3 client asks for, as values: each event waits for one answer to the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """USER and PASS, or AUTH. Answer with ``logged_in`` or ``login_refused``.
+
+    ``mechanism`` is ``"USER"`` or the name of a SASL mechanism.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTLS:
+    """STLS; its ``+OK`` is queued. Send it, start TLS, and answer with ``tls_started``.
+
+    Where ``Pop3Server.plaintext_pending`` is true, drop the connection instead.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """A response too long to be queued at once, whole from ``+OK`` to the final dot.
+
+    Send all ``pieces``, then answer with ``transmitted``.
+    """
+
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieve:
+    """RETR, or TOP where ``lines`` is not ``None``.
+
+    Send ``opening``, then the message at ``index`` (from 0) dot-stuffed with its final dot, and
+    answer with ``transmitted``; or send nothing and answer with ``refuse``.
+    """
+
+    index: int
+    lines: int | None
+    opening: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """QUIT after log-in. Remove the ``marked`` indexes, unlock, answer with ``updated``."""
+
+    marked: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """The session is over: send what is queued and close. Takes no answer, and nothing follows."""
+
+
+Event = LogIn | StartTLS | Transmit | Retrieve | Update | HangUp

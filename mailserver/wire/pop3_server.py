@@ -1,0 +1,450 @@
+"""The server's side of POP3 as a machine without sockets (RFC 1939, 2449, 2595, 3206, 5034).
+
+Octets go in by ``feed``, responses come out of ``take_output``, and ``next_event`` gives what the
+machine cannot answer alone.  While an event waits for its answer the machine is silent, whatever
+was fed meanwhile: pipelined commands are answered in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mailserver.wire.lines import LineBuffer, LineTooLong
+from mailserver.wire.pop3_events import Event, HangUp, LogIn, Retrieve, StartTLS, Transmit, Update
+from mailserver.wire.pop3_table import (
+    COMMANDS,
+    CommandWrong,
+    Situation,
+    SyntaxWrong,
+    nothing,
+    number,
+    text,
+    why_illegal,
+)
+from mailserver.wire.sasl import (
+    MAX_PASSWORD_OCTETS,
+    MECHANISMS,
+    AuthorizationRefused,
+    Challenge,
+    Mechanism,
+    SaslError,
+    decode_base64,
+    encode_base64,
+)
+
+MAX_LINE = MAX_PASSWORD_OCTETS + 5
+"""Octets of a command line: ``PASS`` and the longest password. RFC 2449 §4 asks for 255."""
+
+MAX_AUTH_LINE = 12288
+"""Octets of an AUTH line or a response to a challenge (RFC 4954 §4, which RFC 5034 leaves open)."""
+
+BAD_COMMANDS_BEFORE_LOGIN = 3
+BAD_COMMANDS_AFTER_LOGIN = 20
+"""So many wrong commands get an explanation; the next one ends the session."""
+
+FAILED_LOGINS = 4
+"""The last of so many log-ins that fail ends the session."""
+
+OUTPUT_OCTETS = 32 * 1024
+"""When so much output is queued, ``next_event`` rests until it is taken."""
+
+LISTED_AT_ONCE = 500
+"""Lines of LIST or UIDL that are queued in one go; a longer response is a ``Transmit``."""
+
+
+class Listed(Protocol):
+    """One message as the maildrop lists it: ``interfaces.Listing``."""
+
+    @property
+    def octets(self) -> int: ...
+    @property
+    def unique_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pop3Offer:
+    """What a listener offers.
+
+    ``hostname`` stands in the greeting; ``stls`` tells that there is a certificate to start TLS
+    with; ``allow_cleartext`` permits log-in without TLS; ``mechanisms`` are those of AUTH.
+    """
+
+    hostname: str
+    stls: bool = False
+    allow_cleartext: bool = False
+    mechanisms: Mapping[str, Callable[[], Mechanism]] = field(default_factory=lambda: MECHANISMS)
+
+
+class Pop3Server:
+    """One session. Never raises because of what was fed."""
+
+    def __init__(self, offer: Pop3Offer, tls: bool = False) -> None:
+        self._offer = offer
+        self._tls = tls
+        self._lines = LineBuffer(MAX_LINE, self._longer_lines)
+        self._output: list[bytes] = []
+        self._queued = 0
+        self._unanswered: Event | None = None
+        self._closing = False
+        self._closed = False
+        self._bad_commands = 0
+        self._failed_logins = 0
+        self._username: str | None = None
+        self._exchange: tuple[str, Mechanism] | None = None
+        self._listings: Sequence[Listed] = ()
+        self._marked: set[int] = set()
+        self._octets = 0
+        self._situation = self._before_login()
+        self._actions: dict[bytes, Callable[[bytes], Event | None]] = {
+            b"CAPA": self._capa,
+            b"STLS": self._stls,
+            b"USER": self._user,
+            b"PASS": self._pass,
+            b"AUTH": self._auth,
+            b"STAT": self._stat,
+            b"LIST": self._list,
+            b"RETR": self._retr,
+            b"DELE": self._dele,
+            b"NOOP": self._noop,
+            b"RSET": self._rset,
+            b"TOP": self._top,
+            b"UIDL": self._uidl,
+            b"QUIT": self._quit,
+        }
+
+    # -- octets --------------------------------------------------------------------------------
+
+    @property
+    def pending_octets(self) -> int:
+        """Octets fed and not yet looked at; stop reading while they are many."""
+        return self._lines.pending
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether ``next_event`` stopped because of unsent output, not for want of input."""
+        return self._queued >= OUTPUT_OCTETS
+
+    @property
+    def plaintext_pending(self) -> bool:
+        """Whether something came behind STLS in clear, where anybody could have put it."""
+        return isinstance(self._unanswered, StartTLS) and self._lines.pending > 0
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether the session is in the TRANSACTION state."""
+        return self._situation is Situation.TRANSACTION
+
+    def feed(self, octets: bytes) -> None:
+        """Take what the client sent, in pieces of any length."""
+        if not self._closing:
+            self._lines.feed(octets)
+
+    def take_output(self) -> bytes:
+        """Everything queued since the last call, for one write."""
+        output = b"".join(self._output)
+        self._output.clear()
+        self._queued = 0
+        return output
+
+    def greet(self) -> None:
+        """Queue the greeting. No timestamp in it: APOP is not offered (RFC 1939 §4, §7)."""
+        self._ok(f"{self._offer.hostname} POP3 ready")
+
+    def end(self, why: str) -> None:
+        """End the session from our side: queue ``-ERR why``, take no further command."""
+        self._err(why)
+        self._hang_up()
+
+    def next_event(self) -> Event | None:
+        """What to do next; ``None`` when there is nothing to do before more is fed or answered."""
+        while self._unanswered is None and not self._closing and self._queued < OUTPUT_OCTETS:
+            try:
+                line = self._lines.next_line()
+            except LineTooLong:
+                self._too_long()
+                continue
+            if line is None:
+                return None
+            self._unanswered = self._take_line(line)
+            if self._unanswered is not None:
+                return self._unanswered
+        if self._closing and not self._closed:
+            self._closed = True
+            return HangUp()
+        return None
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def logged_in(self, listings: Sequence[Listed]) -> None:
+        """Answer ``LogIn``: the maildrop is open and locked, and this is its snapshot."""
+        self._answered(LogIn)
+        self._listings = listings
+        self._octets = sum(listing.octets for listing in listings)
+        self._situation = Situation.TRANSACTION
+        self._bad_commands = 0
+        self._ok(f"Logged in, {self._summary()}")
+
+    def login_refused(self, code: str, why: str, counts: bool = True) -> None:
+        """Answer ``LogIn``: ``-ERR [code] why``. Codes are RFC 3206's and RFC 2449's (§8.1).
+
+        ``counts`` is false for a fault of ours, which must not end the session.
+        """
+        self._answered(LogIn)
+        self._failed_logins += counts
+        self._err(f"[{code}] {why}")
+        if self._failed_logins >= FAILED_LOGINS:
+            self._hang_up()
+
+    def tls_started(self) -> None:
+        """Answer ``StartTLS``: forget everything said in clear (RFC 2595 §4)."""
+        self._answered(StartTLS)
+        self._lines.clear()
+        self._username = None
+        self._tls = True
+        self._situation = self._before_login()
+
+    def transmitted(self) -> None:
+        """Answer ``Transmit`` or ``Retrieve``: all of it was sent."""
+        self._answered(Transmit, Retrieve)
+
+    def refuse(self, why: str) -> None:
+        """Answer ``Retrieve``: the message cannot be read; nothing of it was sent."""
+        self._answered(Retrieve)
+        self._err(why)
+
+    def updated(self, failures: int) -> None:
+        """Answer ``Update`` with how many marked messages could not be removed (RFC 1939 §6)."""
+        self._answered(Update)
+        if failures:
+            self._err("[SYS/TEMP] some deleted messages not removed")
+        else:
+            self._ok("Goodbye")
+        self._hang_up()
+
+    def _answered(self, *expected: type[Event]) -> None:
+        if not isinstance(self._unanswered, expected):
+            raise RuntimeError(f"{self._unanswered!r} does not take this answer")
+        self._unanswered = None
+
+    # -- lines ---------------------------------------------------------------------------------
+
+    def _longer_lines(self, start: bytes) -> int:
+        if self._exchange or start[:5].upper() == b"AUTH ":
+            return MAX_AUTH_LINE
+        return MAX_LINE
+
+    def _take_line(self, line: bytes) -> Event | None:
+        try:
+            return self._auth_response(line) if self._exchange else self._command(line)
+        except CommandWrong as wrong:
+            self._bad(str(wrong))
+            return None
+
+    def _command(self, line: bytes) -> Event | None:
+        verb, _, rest = line.partition(b" ")
+        verb = verb.upper()
+        action = self._actions.get(verb)
+        if action is None:
+            raise CommandWrong("Unknown command")
+        if self._situation not in COMMANDS[verb].legal:
+            raise CommandWrong(why_illegal(verb, self._situation))
+        try:
+            return action(rest)
+        except SyntaxWrong:
+            raise CommandWrong(f"Syntax: {COMMANDS[verb].syntax}") from None
+
+    def _too_long(self) -> None:
+        self._exchange = None
+        self._bad("Line too long")
+
+    def _bad(self, why: str) -> None:
+        """Explain, count, and end the session of somebody who does not speak POP3."""
+        budget = BAD_COMMANDS_AFTER_LOGIN if self.is_logged_in else BAD_COMMANDS_BEFORE_LOGIN
+        self._bad_commands += 1
+        if self._bad_commands > budget:
+            self.end("Too many wrong commands")
+        else:
+            self._err(why)
+
+    # -- before log-in -------------------------------------------------------------------------
+
+    def _before_login(self) -> Situation:
+        if self._tls:
+            return Situation.SECURE
+        return Situation.CLEAR_ALLOWED if self._offer.allow_cleartext else Situation.CLEAR
+
+    def _capa(self, rest: bytes) -> None:
+        nothing(rest)
+        self._put(b"+OK Capability list follows\r\n" + self._capabilities())
+
+    def _capabilities(self) -> bytes:
+        """RFC 2449 §6: USER and SASL stand in both states, STLS only where it is legal."""
+        tags = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
+        if self._situation is not Situation.CLEAR:
+            tags += ["USER", " ".join(["SASL", *self._offer.mechanisms])]
+        if self._offer.stls and self._situation in COMMANDS[b"STLS"].legal:
+            tags.append("STLS")
+        tags += ["EXPIRE NEVER", "IMPLEMENTATION mailserver", ".", ""]
+        return "\r\n".join(tags).encode()
+
+    def _stls(self, rest: bytes) -> Event | None:
+        nothing(rest)
+        if not self._offer.stls:
+            raise CommandWrong("STLS is not available here")
+        self._ok("Begin TLS")
+        return StartTLS()
+
+    def _user(self, rest: bytes) -> None:
+        self._username = text(rest.strip(b" "))
+        # The same for everybody: this must not tell who exists.
+        self._ok("Now the password: PASS password")
+
+    def _pass(self, rest: bytes) -> Event | None:
+        username, self._username = self._username, None
+        if username is None:
+            raise CommandWrong("Name first: USER name")
+        # Spaces belong to the password, also at its end (RFC 1939 §7).
+        return LogIn(username, text(rest), "USER")
+
+    def _auth(self, rest: bytes) -> Event | None:
+        words = rest.split()
+        if not words:
+            self._put("\r\n".join(["+OK Mechanisms follow", *self._offer.mechanisms, ".", ""]).encode())
+            return None
+        if len(words) > 2:
+            raise SyntaxWrong
+        name = words[0].decode("ascii", "replace").upper()
+        if name not in self._offer.mechanisms:
+            raise CommandWrong(f"Expected one of these mechanisms: {' '.join(self._offer.mechanisms)}")
+        return self._step(name, self._offer.mechanisms[name](), words[1] if len(words) > 1 else None)
+
+    def _auth_response(self, line: bytes) -> Event | None:
+        assert self._exchange
+        (name, mechanism), self._exchange = self._exchange, None
+        if line == b"*":
+            raise CommandWrong("Cancelled")
+        return self._step(name, mechanism, line)
+
+    def _step(self, name: str, mechanism: Mechanism, response: bytes | None) -> Event | None:
+        try:
+            result = mechanism.step(None if response is None else decode_base64(response))
+        except AuthorizationRefused as error:
+            raise CommandWrong(f"[AUTH] {error}") from None
+        except SaslError as error:
+            raise CommandWrong(str(error)) from None
+        if isinstance(result, Challenge):
+            self._exchange = name, mechanism
+            self._put(b"+ %b\r\n" % encode_base64(result.octets))
+            return None
+        return LogIn(result.username, result.password, name)
+
+    # -- after log-in --------------------------------------------------------------------------
+
+    def _summary(self) -> str:
+        return f"{len(self._listings) - len(self._marked)} messages, {self._octets} octets"
+
+    def _message(self, word: bytes) -> int | None:
+        """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
+        index = number(word) - 1
+        if not 0 <= index < len(self._listings):
+            self._err(f"No such message, there are {len(self._listings)}")
+        elif index in self._marked:
+            self._err(f"Message {index + 1} is marked as deleted")
+        else:
+            return index
+        return None
+
+    def _stat(self, rest: bytes) -> None:
+        nothing(rest)
+        self._put(b"+OK %d %d\r\n" % (len(self._listings) - len(self._marked), self._octets))
+
+    def _list(self, rest: bytes) -> Event | None:
+        return self._tell(rest, self._octets_line)
+
+    def _uidl(self, rest: bytes) -> Event | None:
+        return self._tell(rest, self._unique_id_line)
+
+    def _octets_line(self, index: int) -> str:
+        return f"{index + 1} {self._listings[index].octets}\r\n"
+
+    def _unique_id_line(self, index: int) -> str:
+        return f"{index + 1} {self._listings[index].unique_id}\r\n"
+
+    def _tell(self, rest: bytes, line_of: Callable[[int], str]) -> Event | None:
+        """LIST and UIDL: one message, or all that are not marked, under the numbers they keep."""
+        if word := rest.strip(b" "):
+            index = self._message(word)
+            if index is not None:
+                self._put(f"+OK {line_of(index)}".encode())
+            return None
+        pieces = self._pieces(line_of)
+        if len(self._listings) > LISTED_AT_ONCE:
+            return Transmit(pieces)
+        self._put(b"".join(pieces))
+        return None
+
+    def _pieces(self, line_of: Callable[[int], str]) -> Iterator[bytes]:
+        yield f"+OK {self._summary()}\r\n".encode()
+        marked = self._marked
+        for start in range(0, len(self._listings), LISTED_AT_ONCE):
+            indexes = range(start, min(start + LISTED_AT_ONCE, len(self._listings)))
+            yield "".join([line_of(index) for index in indexes if index not in marked]).encode()
+        yield b".\r\n"
+
+    def _retr(self, rest: bytes) -> Event | None:
+        index = self._message(rest.strip(b" "))
+        if index is None:
+            return None
+        return Retrieve(index, None, b"+OK %d octets\r\n" % self._listings[index].octets)
+
+    def _top(self, rest: bytes) -> Event | None:
+        words = rest.split()
+        if len(words) != 2:
+            raise SyntaxWrong
+        lines = number(words[1])
+        index = self._message(words[0])
+        return None if index is None else Retrieve(index, lines, b"+OK Top of message follows\r\n")
+
+    def _dele(self, rest: bytes) -> None:
+        index = self._message(rest.strip(b" "))
+        if index is not None:
+            self._marked.add(index)
+            self._octets -= self._listings[index].octets
+            self._ok(f"Message {index + 1} marked as deleted")
+
+    def _rset(self, rest: bytes) -> None:
+        nothing(rest)
+        self._octets += sum(self._listings[index].octets for index in self._marked)
+        self._marked.clear()
+        self._ok(self._summary())
+
+    def _noop(self, rest: bytes) -> None:
+        nothing(rest)
+        self._put(b"+OK\r\n")
+
+    def _quit(self, rest: bytes) -> Event | None:
+        nothing(rest)
+        if self.is_logged_in:
+            return Update(frozenset(self._marked))
+        self._ok("Goodbye")
+        self._hang_up()
+        return None
+
+    # -- responses -----------------------------------------------------------------------------
+
+    def _put(self, octets: bytes) -> None:
+        self._output.append(octets)
+        self._queued += len(octets)
+
+    def _ok(self, words: str) -> None:
+        self._put(f"+OK {words}\r\n".encode())
+
+    def _err(self, why: str) -> None:
+        self._put(f"-ERR {why}\r\n".encode())
+
+    def _hang_up(self) -> None:
+        self._closing = True
+        self._unanswered = None
+        self._lines.clear()
