@@ -1,0 +1,83 @@
+"""The directory's tables in SQLite: their schema, and how a connection is opened."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+VERSION = 1
+"""PRAGMA user_version of the schema below."""
+
+_SCHEMA = (
+    # local and domain are as the administrator wrote them; the keys are what is compared. id gives
+    # the order in which accounts were made.
+    """CREATE TABLE account (
+        id INTEGER PRIMARY KEY,
+        domain_key TEXT NOT NULL, local_key TEXT NOT NULL,
+        local TEXT NOT NULL, domain TEXT NOT NULL,
+        password TEXT NOT NULL, format TEXT NOT NULL DEFAULT '',
+        UNIQUE (local_key, domain_key)
+    )""",
+    """CREATE TABLE alias (
+        id INTEGER PRIMARY KEY,
+        domain_key TEXT NOT NULL, local_key TEXT NOT NULL,
+        local TEXT NOT NULL, domain TEXT NOT NULL,
+        UNIQUE (local_key, domain_key)
+    )""",
+    """CREATE TABLE target (
+        alias INTEGER NOT NULL REFERENCES alias ON DELETE CASCADE,
+        number INTEGER NOT NULL, local TEXT NOT NULL, domain TEXT NOT NULL,
+        PRIMARY KEY (alias, number)
+    ) WITHOUT ROWID""",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+
+class NewerSchema(Exception):
+    """The file was made by a later version of this program."""
+
+
+def connect(path: Path, patience: float) -> sqlite3.Connection:
+    """Open the file, making it (0600) and its folder (0700) when they are absent.
+
+    ``patience`` is how many seconds to wait for somebody who writes.  The connection may go from
+    thread to thread; whoever owns it sees to it that only one uses it at a time.
+
+    Raises:
+        OSError, sqlite3.Error: the file cannot be made or opened.
+        NewerSchema: a later version made it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives a new file the umask's mode, and its WAL the mode of the file.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    if _version(connection) == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Somebody else may have made the tables while this connection waited.
+            if _version(connection) == 0:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    if (found := _version(connection)) > VERSION:
+        raise NewerSchema(f"{path} has schema {found}, this program knows {VERSION}; install a later one")

@@ -1,0 +1,183 @@
+"""What every ``IDirectory`` owes, whatever its users are kept in.
+
+A provider joins by adding to ``PROVIDERS`` a function that builds it, in a folder of its own, with
+the users and aliases of ``USERS`` and ``ALIASES`` and the domains of ``DOMAINS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from mailserver.accounts.directory import SqliteDirectory
+from mailserver.interfaces import IDirectory
+from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser
+from mailserver.values.address import Address, address_from
+
+DOMAINS = ("example.test", "пошта.укр", "örnek.test", "b.test")
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA"
+USERS = (
+    ("ada@example.test", ""),
+    ("bob@example.test", "mbox"),
+    ("олена@пошта.укр", ""),
+    ("سارا@örnek.test", ""),
+    ("ali@örnek.test", ""),
+    ("alı@örnek.test", ""),
+    ("ışık@örnek.test", ""),
+    ("bob@b.test", ""),
+)
+ALIASES = (
+    ("sales@example.test", ("ada@example.test", "carol@elsewhere.test")),
+    ("postmaster@b.test", ("bob@b.test",)),
+)
+
+
+def sqlite(folder: Path) -> SqliteDirectory:
+    directory = SqliteDirectory(folder / "accounts.db", DOMAINS)
+    directory.open()
+    for user, format in USERS:
+        directory.add_user(address_from(user), HASH, format)
+    for alias, targets in ALIASES:
+        directory.add_alias(address_from(alias), [address_from(t) for t in targets])
+    return directory
+
+
+PROVIDERS: dict[str, Callable[[Path], SqliteDirectory]] = {"sqlite": sqlite}
+
+
+@pytest.fixture(params=PROVIDERS)
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteDirectory]:
+    made = PROVIDERS[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def user_of(directory: SqliteDirectory, text: str) -> str | None:
+    answer = directory.resolve(address_from(text))
+    return str(answer.account.address) if isinstance(answer, LocalUser) else None
+
+
+def test_provides_the_interface(directory: SqliteDirectory) -> None:
+    assert verifyObject(IDirectory, directory)
+
+
+def test_a_user_with_its_format(directory: SqliteDirectory) -> None:
+    ada = address_from("ada@example.test")
+    assert directory.resolve(ada) == LocalUser(Account(ada, ""))
+    bob = address_from("bob@example.test")
+    assert directory.resolve(bob) == LocalUser(Account(bob, "mbox"))
+
+
+@pytest.mark.parametrize(
+    ("written", "user"),
+    [
+        ("ADA@Example.TEST", "ada@example.test"),
+        ("ada@example.test.", "ada@example.test"),
+        ("Олена@ПОШТА.УКР", "олена@пошта.укр"),
+        ("олена@xn--80a1acn3a.xn--j1amh", "олена@пошта.укр"),
+        ("سارا@xn--rnek-4qa.test", "سارا@örnek.test"),
+        ("سارا@o\u0308rnek.test", "سارا@örnek.test"),
+        ("Ali@ÖRNEK.test", "ali@örnek.test"),
+        ("ALI@örnek.test", "ali@örnek.test"),
+        ("ALİ@örnek.test", "ali@örnek.test"),
+        ("ali\u0307@örnek.test", None),
+        ("alı@örnek.test", "alı@örnek.test"),
+        ("AlI@örnek.test", "ali@örnek.test"),
+        ("is\u0327ik@örnek.test", None),
+        ("ıs\u0327ık@örnek.test", "ışık@örnek.test"),
+        ("IŞIK@örnek.test", None),
+    ],
+)
+def test_spellings_of_one_user(directory: SqliteDirectory, written: str, user: str | None) -> None:
+    assert user_of(directory, written) == user
+
+
+@pytest.mark.parametrize("written", ["ada+lists@example.test", "ADA+@example.test", "ada+a+b@example.test"])
+def test_a_detail_after_the_separator_is_the_users_own(directory: SqliteDirectory, written: str) -> None:
+    assert user_of(directory, written) == "ada@example.test"
+
+
+def test_an_alias_names_its_targets_in_order(directory: SqliteDirectory) -> None:
+    asked = address_from("Sales@example.test")
+    targets = (address_from("ada@example.test"), address_from("carol@elsewhere.test"))
+    assert directory.resolve(asked) == Alias(asked, targets)
+    detailed = address_from("sales+x@example.test")
+    assert directory.resolve(detailed) == Alias(detailed, targets)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "nobody@example.test",
+        "+ada@example.test",
+        "bob+x+ada@пошта.укр",
+        "олена@example.test",
+        "ada%b.test@b.test",
+    ],
+)
+def test_nobody(directory: SqliteDirectory, written: str) -> None:
+    assert directory.resolve(address_from(written)) == NoSuchUser(address_from(written))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        Address("ada", "elsewhere.test"),
+        Address("ada", "sub.example.test"),
+        Address("ada", "[127.0.0.1]"),
+        Address("postmaster", "elsewhere.test"),
+        Address("ada", "example.test@elsewhere.test"),
+    ],
+)
+def test_elsewhere(directory: SqliteDirectory, address: Address) -> None:
+    assert directory.resolve(address) == Elsewhere(address)
+
+
+@pytest.mark.parametrize(
+    "local", ["", "a" * 10_000, "\ud800", "\x00", "ada\x00", "'; DROP TABLE account; --", "+", "a\nb"]
+)
+def test_strange_local_parts_are_nobody(directory: SqliteDirectory, local: str) -> None:
+    address = Address(local, "example.test")
+    assert directory.resolve(address) == NoSuchUser(address)
+    assert directory.password_hash(f"{local}@example.test") is None
+
+
+@pytest.mark.parametrize("local", ["postmaster", "Postmaster", "POSTMASTER"])
+@pytest.mark.parametrize("domain", ["", *DOMAINS])
+def test_postmaster_is_never_refused(directory: SqliteDirectory, local: str, domain: str) -> None:
+    answer = directory.resolve(Address(local, domain))
+    assert isinstance(answer, LocalUser | Alias)
+    if isinstance(answer, Alias):
+        assert answer.targets
+        assert all(isinstance(directory.resolve(t), LocalUser) for t in answer.targets)
+
+
+def test_a_bare_local_part_other_than_postmaster_is_nobody(directory: SqliteDirectory) -> None:
+    assert directory.resolve(Address("ada", "")) == NoSuchUser(Address("ada", ""))
+
+
+@pytest.mark.parametrize(
+    ("login", "user"),
+    [
+        ("ada@example.test", "ada@example.test"),
+        ("ADA@EXAMPLE.test", "ada@example.test"),
+        ("ada", "ada@example.test"),
+        ("Олена", "олена@пошта.укр"),
+        ("олена@xn--80a1acn3a.xn--j1amh", "олена@пошта.укр"),
+        ("bob@b.test", "bob@b.test"),
+        ("bob", None),  # in two domains
+        ("ada+x@example.test", None),
+        ("sales@example.test", None),
+        ("postmaster@example.test", None),
+        ("ada@elsewhere.test", None),
+        ("", None),
+        ("@", None),
+        ("@example.test", None),
+    ],
+)
+def test_who_logs_in(directory: SqliteDirectory, login: str, user: str | None) -> None:
+    found = directory.password_hash(login)
+    assert (found and (str(found[0].address), found[1])) == (user and (user, HASH))
