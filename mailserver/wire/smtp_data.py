@@ -1,0 +1,120 @@
+"""The content of DATA, in chunks: finds its true end, undoes dot-stuffing, notices broken rules."""
+
+from __future__ import annotations
+
+from mailserver.values.reply import Reply, reply
+
+TEXT_LINE_OCTETS = 1000
+"""The longest line of text with its CRLF, without a stuffed dot (RFC 5321 §4.5.3.1.6)."""
+
+TOO_LARGE = reply(552, "5.3.4", "Message exceeds the size limit")
+BARE_LINE_END = reply(550, "5.5.2", "Bare CR or LF is not allowed; lines end in CR LF")
+NUL_OCTET = reply(550, "5.6.0", "NUL is not allowed in a message")
+LONG_LINE = reply(550, "5.6.0", "A line of the message is longer than the limit of 998 octets")
+
+_END = b"\r\n.\r\n"
+_TAILS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+
+
+class ContentScanner:
+    """One message's content, fed in pieces of any size.
+
+    Only CRLF "." CRLF ends it (RFC 5321 §4.1.1.4); the line end before the first line is the one
+    that DATA itself ended in.  A bare CR or LF, a NUL or a line too long is a fault told after
+    the true end, so that nobody can put commands where we see text, or the reverse.  Costs a few
+    passes of C code over each piece and at most four octets of memory between pieces.
+
+    ``ended`` becomes true at the end; then ``rest`` is what followed it and ``fault`` the reply
+    for a broken rule, or ``None``.
+    """
+
+    __slots__ = (
+        "_bare",
+        "_carry",
+        "_first",
+        "_limit",
+        "_line",
+        "_line_limit",
+        "_long",
+        "_nul",
+        "_size",
+        "ended",
+        "rest",
+    )
+
+    def __init__(self, size_limit: int, line_limit: int = TEXT_LINE_OCTETS) -> None:
+        self.ended = False
+        self.rest = b""
+        self._limit = size_limit
+        self._line_limit = line_limit
+        # Starting behind an imagined CRLF makes the first line like any other.
+        self._carry = b"\r\n"
+        self._first = True
+        self._size = 0
+        self._line = 0
+        self._bare = self._nul = self._long = False
+
+    @property
+    def fault(self) -> Reply | None:
+        """The first in this order, not in time: so it does not depend on how the octets were cut."""
+        if self._size > self._limit:
+            return TOO_LARGE
+        if self._bare:
+            return BARE_LINE_END
+        if self._nul:
+            return NUL_OCTET
+        return LONG_LINE if self._long else None
+
+    def scan(self, octets: bytes) -> bytes:
+        """Take the next octets; the content to hand on, which may be empty.
+
+        Once a rule is broken nothing more is handed on.  Must not be called after the end.
+        """
+        piece = self._cut(self._carry + octets)
+        if self._size > self._limit or not piece:
+            return b""
+        self._check(piece)
+        content = piece.replace(b"\r\n.", b"\r\n")
+        if self._first:
+            self._first = False
+            content = content[2:]
+        self._size += len(content)
+        self._measure(content)
+        return b"" if self.fault else content
+
+    def _cut(self, data: bytes) -> bytes:
+        """What of ``data`` is surely content, still stuffed: a CRLF and what follows it stay together."""
+        end = data.find(_END)
+        if end >= 0:
+            self.ended = True
+            self.rest = data[end + 5 :]
+            return data[: end + 2]
+        for tail in _TAILS:
+            if data.endswith(tail):
+                self._carry = tail
+                return data[: -len(tail)]
+        self._carry = b""
+        return data
+
+    def _check(self, piece: bytes) -> None:
+        # No CRLF is cut in two, so each piece can be counted by itself.
+        lines = piece.count(b"\r\n")
+        if piece.count(b"\n") != lines or piece.count(b"\r") != lines:
+            self._bare = True
+        if b"\0" in piece:
+            self._nul = True
+
+    def _measure(self, content: bytes) -> None:
+        """Look for a line over the limit, in steps of as many whole lines as fit into the limit."""
+        limit = self._line_limit
+        begin = -self._line  # where the line that is open now began
+        end = len(content)
+        while end - begin > limit:
+            feed = content.rfind(b"\n", max(begin, 0), begin + limit)
+            if feed < 0:
+                self._long = True
+                self._line = 0
+                return
+            begin = feed + 1
+        last = content.rfind(b"\n", max(begin, 0))
+        self._line = end - 1 - last if last >= 0 else end - begin

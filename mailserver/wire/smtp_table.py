@@ -1,0 +1,213 @@
+"""The one table of SMTP commands: which is legal when, its syntax, its line length and its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mailserver.values.reply import Reply, reply
+from mailserver.wire.smtp_events import Offer
+
+# Facts about a session, one bit each; plain integers, for they are tested on every command.
+HELLO = 1 << 0
+"""EHLO or HELO was accepted."""
+TRANSACTION = 1 << 1
+"""MAIL was accepted."""
+ATTEMPTED = 1 << 2
+"""The transaction has seen a RCPT, good or bad."""
+RECIPIENT = 1 << 3
+"""The transaction has an accepted recipient."""
+TLS = 1 << 4
+"""TLS is active."""
+STARTTLS = 1 << 5
+"""The listener can start TLS."""
+TLS_FIRST = 1 << 6
+"""This listener wants TLS before log-in and mail, and STARTTLS is the way to it."""
+MECHANISMS = 1 << 7
+"""The listener has SASL mechanisms."""
+PRIVATE = 1 << 8
+"""A password may be sent: under TLS, or the administrator allows it in the clear."""
+AUTHENTICATED = 1 << 9
+"""The client has logged in."""
+ENTITLED = 1 << 10
+"""The client may begin a transaction: it has logged in, or this role does not ask for it."""
+_NEVER = 1 << 11
+
+IN_TRANSACTION = TRANSACTION | ATTEMPTED | RECIPIENT
+"""What the end of a transaction makes false."""
+
+LINE_OCTETS = 2048
+"""The longest command line but for those below, without its line feed (RFC 5321 §4.5.3.1.4: at least 512)."""
+PATH_LINE_OCTETS = 4096
+"""MAIL and RCPT grow by RFC 3461 §4.5, RFC 6531 §3.4 and others."""
+AUTH_LINE_OCTETS = 12288
+"""RFC 4954 §4."""
+
+
+class Condition(NamedTuple):
+    """``facts & bit`` must equal ``wanted``, or else ``refusal`` is the reply."""
+
+    bit: int
+    wanted: int
+    refusal: Reply
+
+
+def _needs(bit: int, code: int, enhanced: str, text: str) -> Condition:
+    return Condition(bit, bit, reply(code, enhanced, text))
+
+
+def _forbids(bit: int, code: int, enhanced: str, text: str) -> Condition:
+    return Condition(bit, 0, reply(code, enhanced, text))
+
+
+_HELLO_FIRST = _needs(HELLO, 503, "5.5.1", "Send EHLO or HELO first")
+_MAIL_FIRST = _needs(TRANSACTION, 503, "5.5.1", "Send MAIL FROM:<address> first")
+_TLS_FIRST = _forbids(TLS_FIRST, 530, "5.7.0", "Must issue a STARTTLS command first")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row. ``order`` is looked through from the left; the first condition that fails answers.
+
+    ``argument`` is ``"none"``, ``"optional"`` or ``"needed"``; ``longest`` bounds the line, in
+    octets before its line feed; ``meaning`` is what HELP says.
+    """
+
+    verb: str
+    syntax: str
+    argument: str
+    meaning: tuple[str, ...]
+    order: tuple[Condition, ...] = ()
+    longest: int = LINE_OCTETS
+
+    @property
+    def bad_syntax(self) -> Reply:
+        return reply(501, "5.5.4", f"Syntax: {self.syntax}")
+
+    def objection(self, facts: int) -> Reply | None:
+        """Why the command is not legal now; ``None`` when it is."""
+        for bit, wanted, refusal in self.order:
+            if facts & bit != wanted:
+                return refusal
+        return None
+
+
+def _absent(verb: str, why: str) -> Command:
+    text = f"{verb} is not implemented: {why}"
+    return Command(verb, verb, "optional", (text,), (_needs(_NEVER, 502, "5.5.1", text),))
+
+
+_ROWS = (
+    Command(
+        "EHLO",
+        "EHLO hostname",
+        "needed",
+        ("Begins a session and lists the extensions; it also ends an open transaction.",),
+    ),
+    Command(
+        "HELO",
+        "HELO hostname",
+        "needed",
+        ("Begins a session without extensions; a bare word will do. It also ends an open transaction.",),
+    ),
+    Command(
+        "STARTTLS",
+        "STARTTLS",
+        "none",
+        ("Starts TLS; after it the session begins again with EHLO.",),
+        (
+            _forbids(TLS, 503, "5.5.1", "TLS is already active"),
+            _needs(STARTTLS, 502, "5.5.1", "STARTTLS is not offered here"),
+            _forbids(AUTHENTICATED, 503, "5.5.1", "STARTTLS comes before AUTH"),
+        ),
+    ),
+    Command(
+        "AUTH",
+        "AUTH mechanism [initial-response]",
+        "needed",
+        (
+            "Logs in. The initial response is in base64, = for an empty one.",
+            "A single * on a line cancels the exchange.",
+        ),
+        (
+            _needs(MECHANISMS, 502, "5.5.1", "AUTH is not offered here"),
+            _HELLO_FIRST,
+            _TLS_FIRST,
+            _needs(PRIVATE, 538, "5.7.11", "Encryption required for requested authentication mechanism"),
+            _forbids(AUTHENTICATED, 503, "5.5.1", "You are already logged in"),
+            _forbids(TRANSACTION, 503, "5.5.1", "AUTH comes before MAIL; RSET ends the transaction"),
+        ),
+        AUTH_LINE_OCTETS,
+    ),
+    Command(
+        "MAIL",
+        "MAIL FROM:<address>",
+        "needed",
+        (
+            "Opens a transaction and names the sender; <> is the null sender of reports.",
+            "Parameters: SIZE=octets BODY=7BIT|8BITMIME SMTPUTF8 RET=FULL|HDRS ENVID=xtext AUTH=xtext",
+        ),
+        (
+            _HELLO_FIRST,
+            _TLS_FIRST,
+            _needs(ENTITLED, 530, "5.7.0", "Authentication required"),
+            _forbids(TRANSACTION, 503, "5.5.1", "A transaction is open; go on with RCPT or end it with RSET"),
+        ),
+        PATH_LINE_OCTETS,
+    ),
+    Command(
+        "RCPT",
+        "RCPT TO:<address>",
+        "needed",
+        (
+            "Names one recipient; repeat it for each.",
+            "Parameters: NOTIFY=NEVER|SUCCESS,FAILURE,DELAY ORCPT=rfc822;xtext",
+        ),
+        (_MAIL_FIRST,),
+        PATH_LINE_OCTETS,
+    ),
+    Command(
+        "DATA",
+        "DATA",
+        "none",
+        (
+            "Sends the message: wait for 354, send header, an empty line and text,",
+            "then a line with a single dot. A line that begins with a dot gets a second one in front.",
+        ),
+        (
+            _MAIL_FIRST,
+            _needs(ATTEMPTED, 503, "5.5.1", "Send RCPT TO:<address> first"),
+            _needs(RECIPIENT, 554, "5.5.1", "No valid recipients"),
+        ),
+    ),
+    Command("RSET", "RSET", "none", ("Ends the transaction; sender and recipients are forgotten.",)),
+    Command("NOOP", "NOOP [text]", "optional", ("Does nothing.",)),
+    Command("HELP", "HELP [command]", "optional", ("Lists what is legal now, or explains one command.",)),
+    Command("VRFY", "VRFY address", "needed", ("Asks whether an address is a mailbox here.",)),
+    Command("EXPN", "EXPN list", "needed", ("Asks who is on a mailing list.",)),
+    Command("QUIT", "QUIT", "none", ("Ends the session.",)),
+    _absent("BDAT", "use DATA"),
+    _absent("ETRN", "no queue is started from outside"),
+    _absent("SEND", "use MAIL"),
+    _absent("SOML", "use MAIL"),
+    _absent("SAML", "use MAIL"),
+    _absent("TURN", "RFC 5321 appendix F.1 says why"),
+)
+
+COMMANDS = {row.verb.encode(): row for row in _ROWS}
+"""Rows by verb, in upper case, in the order in which HELP shows them."""
+
+
+def facts_at_start(offer: Offer, tls: bool) -> int:
+    """The facts of a session in which nothing has been said yet."""
+    submits = offer.role == "submission"
+    private = tls or offer.cleartext_auth
+    truths = (
+        (TLS, tls),
+        (STARTTLS, offer.starttls and not tls),
+        (TLS_FIRST, submits and offer.starttls and not private),
+        (MECHANISMS, submits and bool(offer.mechanisms)),
+        (PRIVATE, private),
+        (ENTITLED, not submits),
+    )
+    return sum(bit for bit, true in truths if true)
