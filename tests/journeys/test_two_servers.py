@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -126,16 +126,21 @@ def the_report(server: Server, login: str) -> EmailMessage:
     return reports[0]
 
 
+def parts(message: EmailMessage) -> list[EmailMessage]:
+    """What a multipart message, or a message/delivery-status, is made of."""
+    return cast(list[EmailMessage], message.get_payload())
+
+
 def check_report(report: EmailMessage, about: str) -> None:
     """RFC 3464 and RFC 6522, as the standard library's parser reads them."""
     assert report.get_content_type() == "multipart/report"
     assert report.get_param("report-type") == "delivery-status"
     assert report["Return-Path"] == "<>"
     assert report["Auto-Submitted"].startswith("auto-")
-    words, status, returned = report.get_payload()
+    words, status, returned = parts(report)
     assert about in words.get_content()
     assert status.get_content_type() == "message/delivery-status"
-    whole, recipient = status.get_payload()
+    whole, recipient = parts(status)
     assert whole["Reporting-MTA"] == "dns; mx.a.test"
     assert recipient["Final-Recipient"].split(";")[1].strip() == about
     assert recipient["Action"] == "failed"
@@ -177,7 +182,7 @@ def test_a_domain_that_does_not_exist_comes_back_at_once(pair: Pair, unverified:
     a.start()
     submit(a, letter("nowhere", "x@nowhere.b.test"), ["x@nowhere.b.test"], unverified)
     report = the_report(a, "ada@a.test")
-    _, recipient = report.get_payload()[1].get_payload()
+    _, recipient = parts(parts(report)[1])
     assert (recipient["Action"], recipient["Status"]) == ("failed", "5.1.2")
 
 
