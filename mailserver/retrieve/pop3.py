@@ -1,0 +1,540 @@
+"""POP3 from a transport: bytes to ``wire/pop3_server.py``, one event at a time, responses back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+from typing import Protocol as Shape
+
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLContextFactory,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver import maillog
+from mailserver.interfaces import IMaildrop, IMaildropOwner, LoginUnavailable, MaildropInUse
+from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
+from mailserver.threads import Workers
+from mailserver.wire.pop3_events import Event, HangUp, LogIn, Retrieve, StartTLS, Transmit, Update
+from mailserver.wire.pop3_server import Pop3Offer, Pop3Server
+
+HANDSHAKE_SECONDS = 30.0
+"""How long a TLS handshake may take."""
+
+LOGIN_SECONDS = 180.0
+"""How long a connection may live before somebody has logged in."""
+
+IDLE_SECONDS = 600.0
+"""How long a silent client is waited for after log-in (RFC 1939 §3: at least ten minutes)."""
+
+CLOSING_SECONDS = 30.0
+"""How long the last response may take to leave, and a session to end when the server stops."""
+
+MOST_PENDING = 16 * 1024
+"""Octets that wait behind an unanswered command before we stop reading."""
+
+DIRECT_OCTETS = 32 * 1024
+"""Up to here a message is read in the reactor's thread.
+
+A file of 4 KiB costs about 30 microseconds there, a thread's round trip 100 to 200.  A disk that
+is slow to answer stops everybody for one such read; 0 sends every read to a thread.
+"""
+
+
+class Penalty(Shape):
+    """What wrong passwords cost, by network: ``login.LoginPenalty``."""
+
+    def wait_for(self, host: str) -> float: ...
+    def failed(self, host: str) -> None: ...
+    def succeeded(self, host: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pop3Settings:
+    """What the sessions of one listener share.
+
+    ``tls`` makes the contexts for STLS; ``implicit_tls`` says that the transport begins with a
+    handshake, and then ``tls`` is not used.  ``workers`` run what blocks.
+    """
+
+    hostname: str
+    portal: Portal
+    penalty: Penalty
+    workers: Workers
+    clock: IReactorTime
+    tls: IOpenSSLContextFactory | None = None
+    implicit_tls: bool = False
+    allow_cleartext: bool = False
+    direct_octets: int = DIRECT_OCTETS
+
+
+@implementer(IPushProducer, IHandshakeListener)
+class Pop3Session(Protocol):
+    """One POP3 session.
+
+    An event is answered before the next is looked at.  Nothing new is produced while the client
+    does not read what was written, and it is not heard any further once it has sent too much ahead.
+    """
+
+    factory: Pop3Factory
+    transport: Any
+
+    def __init__(self, factory: Pop3Factory, offer: Pop3Offer, host: str) -> None:
+        self.factory = factory
+        self._settings = factory.settings
+        self._host = host
+        self._tls = self._settings.implicit_tls
+        self._machine = Pop3Server(offer, self._tls)
+        self._drop: IMaildrop | None = None
+        self._output: list[bytes] = []
+        self._waiting = self._tls
+        self._running = False
+        self._output_full = False
+        self._paused = False
+        self._closing = False
+        self._lost = False
+        self._stopping = False
+        self._room: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
+        self._handshake: IDelayedCall | None = None
+        self._user = ""
+        self._ending = "Connection lost"
+        self._retrieved = self._octets = self._deleted = self._left = 0
+
+    # -- the transport calls ---------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        self.factory.sessions.add(self)
+        self.transport.registerProducer(self, True)
+        self._timer = self._settings.clock.callLater(LOGIN_SECONDS, self._timed_out)
+        if self._tls:
+            self._expect_handshake()
+        else:
+            self._machine.greet()
+            self._run()
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands: greet, or forget what was said before it (RFC 2595 §4)."""
+        if self._handshake is not None:
+            self._handshake.cancel()
+            self._handshake = None
+        if self._settings.implicit_tls:
+            self._machine.greet()
+        else:
+            self._machine.tls_started()
+        self._tls = True
+        self._resume(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._is_alive()
+        self._machine.feed(data)
+        if self._waiting or self._output_full:
+            self._set_reading()
+        else:
+            self._run()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = self._closing = True
+        for timer in (self._timer, self._handshake):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._handshake = None
+        if self._user:
+            self._log_session()
+        self._found_room()
+        if not self._waiting:
+            self._release()
+        self.factory.ended(self)
+
+    def _log_session(self) -> None:
+        maillog.pop3_session(
+            client=self._host,
+            user=self._user,
+            reason=self._ending,
+            retrieved=self._retrieved,
+            octets=self._octets,
+            deleted=self._deleted,
+            left=self._left,
+        )
+
+    def pauseProducing(self) -> None:
+        """The client does not read: produce nothing until it does."""
+        self._output_full = True
+
+    def resumeProducing(self) -> None:
+        self._output_full = False
+        self._is_alive()
+        self._found_room()
+        if not self._waiting:
+            self._run()
+
+    def stopProducing(self) -> None:
+        self._output_full = True
+
+    # -- one event after another -----------------------------------------------------------------
+
+    def _run(self) -> None:
+        if self._running:
+            return
+        self._running = True
+        try:
+            self._answer_events()
+        finally:
+            self._running = False
+        self._flush()
+        self._set_reading()
+
+    def _answer_events(self) -> None:
+        while not (self._waiting or self._output_full or self._closing):
+            event = self._machine.next_event()
+            if event is not None:
+                _EVENTS[type(event)](self, event)
+            elif self._machine.is_resting:
+                self._flush()
+            else:
+                return
+
+    def _begin(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Take no further event until ``work`` has answered this one."""
+        self._waiting = True
+        Deferred.fromCoroutine(work).addErrback(self._fault).addCallback(self._resume)
+
+    def _resume(self, _: object) -> None:
+        self._waiting = False
+        if self._lost:
+            self._release()
+            return
+        if self._stopping:
+            self._end("[SYS/TEMP] The server is stopping", "Server stopped")
+        self._run()
+
+    def _fault(self, failure: Failure) -> None:
+        maillog.fault("a POP3 session", failure.value)
+        self._abort("Fault")
+
+    def _put(self, octets: bytes) -> None:
+        """Queue behind what the machine has queued."""
+        self._output += (self._machine.take_output(), octets)
+
+    def _flush(self) -> None:
+        self._output.append(self._machine.take_output())
+        octets = b"".join(self._output)
+        self._output.clear()
+        if octets and not self._lost:
+            self.transport.write(octets)
+
+    def _set_reading(self) -> None:
+        pause = self._machine.pending_octets > MOST_PENDING
+        if pause != self._paused and not self._closing:
+            self._paused = pause
+            if pause:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    # -- time, and the end -----------------------------------------------------------------------
+
+    def _is_alive(self) -> None:
+        if self._timer is not None and self._machine.is_logged_in and not self._closing:
+            self._timer.reset(IDLE_SECONDS)
+
+    def _expect_handshake(self) -> None:
+        self._handshake = self._settings.clock.callLater(HANDSHAKE_SECONDS, self._no_handshake)
+
+    def _no_handshake(self) -> None:
+        self._handshake = None
+        self._abort("No TLS handshake")
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        if self._closing or self._output_full or (not self._machine.is_logged_in and self._waiting):
+            self._abort("Timed out")
+        elif self._waiting:
+            self._timer = self._settings.clock.callLater(IDLE_SECONDS, self._timed_out)
+        elif self._machine.is_logged_in:
+            self._end("Idle for too long, nothing was deleted", "Disconnected for inactivity")
+        else:
+            self._end("Nobody has logged in for too long", "No log-in")
+
+    def _end(self, words: str, ending: str) -> None:
+        self._ending = ending
+        self._machine.end(words)
+        self._run()
+
+    def stop(self) -> None:
+        """End as soon as the command at hand is answered: the server is stopping."""
+        self._stopping = True
+        if not self._waiting and not self._closing:
+            self._resume(None)
+
+    def abort(self) -> None:
+        """End now."""
+        self._abort("Server stopped")
+
+    def _abort(self, ending: str) -> None:
+        if not self._lost:
+            self._ending = ending
+            self._closing = True
+            self.transport.abortConnection()
+
+    def _hang_up(self, event: HangUp) -> None:
+        self._flush()
+        self._closing = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._settings.clock.callLater(CLOSING_SECONDS, self._timed_out)
+
+    def _release(self) -> None:
+        drop, self._drop = self._drop, None
+        if drop is not None:
+            self._settings.workers.call(drop.release).addErrback(
+                lambda failure: maillog.fault("releasing a maildrop", failure.value)
+            )
+
+    # -- log-in ----------------------------------------------------------------------------------
+
+    def _start_tls(self, event: StartTLS) -> None:
+        self._flush()
+        if self._machine.plaintext_pending:
+            # Commands behind STLS in clear are an injection (CVE-2011-0411): no session.
+            self._abort("Commands behind STLS")
+            return
+        self._waiting = True
+        self._expect_handshake()
+        self.transport.startTLS(self._settings.tls)
+
+    def _log_in(self, event: LogIn) -> None:
+        self._begin(self._logging_in(event))
+
+    async def _logging_in(self, event: LogIn) -> None:
+        wait = self._settings.penalty.wait_for(self._host)
+        if wait:
+            await deferLater(self._settings.clock, wait)
+        if self._lost:
+            return
+        owner = await self._checked(event)
+        if owner is None:
+            return
+        drop = await self._opened(owner)
+        if drop is None:
+            return
+        self._drop = drop
+        if self._lost:
+            return
+        self._user, self._left = event.username, len(drop.listings)
+        maillog.login("pop3", self._host, event.username, self._tls)
+        self._machine.logged_in(drop.listings)
+        self._is_alive()
+
+    async def _checked(self, event: LogIn) -> Any:
+        """The ``IMaildropOwner``, or ``None`` after a refusal."""
+        credentials = UsernamePassword(event.username.encode(), event.password.encode())
+        try:
+            _, owner, _ = await self._settings.portal.login(credentials, None, IMaildropOwner)
+        except UnauthorizedLogin:
+            self._settings.penalty.failed(self._host)
+            maillog.login_failed("pop3", self._host, event.username, event.mechanism)
+            self._machine.login_refused("AUTH", "Wrong user name or password")
+        except LoginUnavailable:
+            self._machine.login_refused("SYS/TEMP", "Passwords cannot be checked now", counts=False)
+        else:
+            self._settings.penalty.succeeded(self._host)
+            return owner
+        return None
+
+    async def _opened(self, owner: Any) -> IMaildrop | None:
+        """The maildrop, or ``None`` after a refusal."""
+        try:
+            drop: IMaildrop = await owner.maildrop()
+        except MaildropInUse:
+            self._machine.login_refused("IN-USE", "Another session has the maildrop", counts=False)
+        except Exception as error:
+            maillog.fault("opening a maildrop", error)
+            self._machine.login_refused("SYS/TEMP", "The maildrop cannot be opened now", counts=False)
+        else:
+            return drop
+        return None
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _retrieve(self, event: Retrieve) -> None:
+        assert self._drop is not None
+        if self._drop.listings[event.index].octets > self._settings.direct_octets:
+            self._begin(self._retrieving(event))
+            return
+        try:
+            pieces = on_the_wire(self._drop.read(event.index), event.lines)
+            chunk = next_chunk(pieces)
+        except OSError as error:
+            self._unreadable(error)
+            return
+        if len(chunk) < CHUNK_OCTETS:
+            self._put(event.opening + chunk)
+            self._sent(event)
+            if sum(map(len, self._output)) >= CHUNK_OCTETS:
+                self._flush()
+        else:
+            # Another program wrote a size into the name that is not the file's.
+            self._begin(self._streaming(event, event.opening + chunk, pieces))
+
+    async def _retrieving(self, event: Retrieve) -> None:
+        assert self._drop is not None
+        drop = self._drop
+        try:
+            pieces, chunk = await self._settings.workers.call(_open, drop, event)
+        except OSError as error:
+            self._unreadable(error)
+        else:
+            await self._streaming(event, event.opening + chunk, pieces)
+
+    async def _streaming(self, event: Retrieve, chunk: bytes, pieces: Iterator[bytes]) -> None:
+        """Send ``chunk``, then the rest, of which one chunk is read ahead and no more."""
+        while chunk and not self._lost:
+            self._put(chunk)
+            self._flush()
+            reading = self._settings.workers.call(next_chunk, pieces)
+            await self._has_room()
+            try:
+                chunk = await reading
+            except OSError as error:
+                # Too late to say so: only a broken connection tells that the message is not whole.
+                maillog.fault("reading a message", error)
+                self._abort("Message unreadable")
+                return
+        if not self._lost:
+            self._sent(event)
+
+    async def _has_room(self) -> None:
+        if self._output_full and not self._lost:
+            self._room = Deferred()
+            await self._room
+
+    def _found_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    def _sent(self, event: Retrieve) -> None:
+        assert self._drop is not None
+        self._machine.transmitted()
+        if event.lines is None:
+            self._retrieved += 1
+            self._octets += self._drop.listings[event.index].octets
+
+    def _unreadable(self, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            self._machine.refuse("The message is gone: another program has removed it")
+        else:
+            maillog.fault("reading a message", error)
+            self._machine.refuse("[SYS/TEMP] The message cannot be read now")
+
+    def _transmit(self, event: Transmit) -> None:
+        self._begin(self._transmitting(event))
+
+    async def _transmitting(self, event: Transmit) -> None:
+        for piece in event.pieces:
+            self._put(piece)
+            self._flush()
+            await self._has_room()
+            if self._lost:
+                return
+        self._machine.transmitted()
+
+    # -- the update ------------------------------------------------------------------------------
+
+    def _update(self, event: Update) -> None:
+        self._begin(self._updating(event))
+
+    async def _updating(self, event: Update) -> None:
+        assert self._drop is not None
+        drop, self._drop = self._drop, None
+        try:
+            failures = await self._settings.workers.call(_remove, drop, event.marked)
+        except Exception as error:
+            maillog.fault("removing messages", error)
+            failures = len(event.marked)
+        self._deleted = len(event.marked) - failures
+        self._left -= self._deleted
+        self._ending = "Logged out"
+        if not self._lost:
+            self._machine.updated(failures)
+
+
+def _open(drop: IMaildrop, event: Retrieve) -> tuple[Iterator[bytes], bytes]:
+    pieces = on_the_wire(drop.read(event.index), event.lines)
+    return pieces, next_chunk(pieces)
+
+
+def _remove(drop: IMaildrop, marked: frozenset[int]) -> int:
+    """Remove and unlock, before QUIT is answered: the client may be back at once."""
+    try:
+        for index in marked:
+            drop.mark(index)
+        return drop.commit()
+    finally:
+        drop.release()
+
+
+_EVENTS: dict[type[Event], Callable[[Pop3Session, Any], None]] = {
+    StartTLS: Pop3Session._start_tls,
+    LogIn: Pop3Session._log_in,
+    Transmit: Pop3Session._transmit,
+    Retrieve: Pop3Session._retrieve,
+    Update: Pop3Session._update,
+    HangUp: Pop3Session._hang_up,
+}
+
+
+class Pop3Factory(Factory):
+    """Makes the sessions of one listener."""
+
+    noisy = False
+
+    def __init__(self, settings: Pop3Settings) -> None:
+        self.settings = settings
+        self.sessions: set[Pop3Session] = set()
+        self._offer = Pop3Offer(settings.hostname, settings.tls is not None, settings.allow_cleartext)
+        self._all_ended: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Pop3Session:  # type: ignore[override]
+        return Pop3Session(self, self._offer, getattr(addr, "host", "127.0.0.1"))
+
+    def stop(self) -> Deferred[None]:
+        """End every session when its command is answered, or after ``CLOSING_SECONDS`` at once."""
+        if not self.sessions:
+            return succeed(None)
+        self._all_ended = Deferred()
+        patience = self.settings.clock.callLater(CLOSING_SECONDS, self._abort_all)
+        self._all_ended.addCallback(lambda _: patience.cancel() if patience.active() else None)
+        for session in list(self.sessions):
+            session.stop()
+        return self._all_ended
+
+    def _abort_all(self) -> None:
+        for session in list(self.sessions):
+            session.abort()
+
+    def ended(self, session: Pop3Session) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        waiting = self._all_ended
+        if waiting is not None and not self.sessions:
+            self._all_ended = None
+            waiting.callback(None)
