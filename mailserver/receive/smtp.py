@@ -38,6 +38,7 @@ from mailserver.wire.smtp_events import (
     Expand,
     Hello,
     MailFrom,
+    Offer,
     Quit,
     RcptTo,
     Refused,
@@ -45,13 +46,16 @@ from mailserver.wire.smtp_events import (
     StartTLS,
     Verify,
 )
-from mailserver.wire.smtp_server import Offer, SmtpServer
+from mailserver.wire.smtp_server import SmtpServer
 
 IDLE_SECONDS = 300.0
 """How long a silent client is waited for (RFC 5321 §4.5.3.2.7: at least five minutes)."""
 
 HANDSHAKE_SECONDS = 30.0
 """How long a TLS handshake may take."""
+
+CLOSING_SECONDS = 10.0
+"""How long a stopping server lets sessions finish their message."""
 
 MOST_ERRORS = 15
 """Refused commands in a session before it is ended with 421."""
@@ -132,7 +136,7 @@ class SMTPReceiver(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
-        self.factory.sessions.discard(self)
+        self.factory.ended(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -163,6 +167,8 @@ class SMTPReceiver(Protocol):
             self._take(_EVENTS[type(event)](self, event))
         self._flush()
         self._set_reading()
+        if self.factory.stopping:
+            self.stop()
 
     def _take(self, answer: Answer) -> None:
         if answer is None:
@@ -238,6 +244,10 @@ class SMTPReceiver(Protocol):
         """The server is stopping: a session between messages ends, one in DATA may finish."""
         if not self._lost and not self._awaiting and not self._machine.is_reading_content:
             self._say_goodbye(_STOPPING)
+
+    def abort(self) -> None:
+        """End the connection at once, whatever is under way."""
+        self.transport.abortConnection()
 
     def _drop_transaction(self) -> None:
         if self._transaction is not None:
@@ -382,6 +392,8 @@ class SMTPReceiverFactory(Factory):
     def __init__(self, settings: ReceiverSettings) -> None:
         self.settings = settings
         self.sessions: set[SMTPReceiver] = set()
+        self.stopping = False
+        self._all_ended: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPReceiver:  # type: ignore[override]
         host = getattr(addr, "host", "127.0.0.1")
@@ -392,6 +404,35 @@ class SMTPReceiverFactory(Factory):
             trusted=self._is_trusted(host),
         )
         return SMTPReceiver(self, session)
+
+    def stop(self) -> Deferred[None]:
+        """End every session when its message is answered, or after ``CLOSING_SECONDS`` at once."""
+        self.stopping = True
+        self._all_ended = Deferred()
+        for session in tuple(self.sessions):
+            session.stop()
+        timer = self.settings.clock.callLater(CLOSING_SECONDS, self._abort_all)
+
+        def stopped(_: None) -> None:
+            if timer.active():
+                timer.cancel()
+
+        self._tell_when_all_ended()
+        return self._all_ended.addCallback(stopped)
+
+    def ended(self, session: SMTPReceiver) -> None:
+        """A session's connection is gone."""
+        self.sessions.discard(session)
+        self._tell_when_all_ended()
+
+    def _abort_all(self) -> None:
+        for session in tuple(self.sessions):
+            session.abort()
+
+    def _tell_when_all_ended(self) -> None:
+        waiting = self._all_ended
+        if waiting is not None and not self.sessions and not waiting.called:
+            waiting.callback(None)
 
     def _is_trusted(self, host: str) -> bool:
         networks = self.settings.trusted_networks

@@ -1,0 +1,318 @@
+"""Settings become the tree of services; the only file that connects every room with every other."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from mailserver.accounts import passwords
+from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
+from mailserver.certificates import CertificateError, ListenerTLS, ServerTLS, ensure_self_signed
+from mailserver.config import Settings
+from mailserver.deliver.mailbox import MailboxAgent
+from mailserver.dispatch.bounce import Reporter
+from mailserver.dispatch.runner import Runner, Ways
+from mailserver.durable import Disk
+from mailserver.interfaces import IMailbox, IMaildrop
+from mailserver.listeners import Listener, StartFailed
+from mailserver.login import LoginPenalty, make_portal
+from mailserver.policy.chains import may_receive
+from mailserver.receive.authentication import Authenticator
+from mailserver.receive.smtp import ReceiverSettings, SMTPReceiverFactory
+from mailserver.receive.transaction import Intake
+from mailserver.relay.agent import RelayAgent
+from mailserver.relay.exchanges import MailExchanges
+from mailserver.relay.resolver import Resolver
+from mailserver.relay.routes import RouteTable
+from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
+from mailserver.spool.retries import RetrySchedule
+from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
+from mailserver.store.mailstore import MailStore
+from mailserver.threads import Bridge, Workers
+from mailserver.values.account import Account, LocalUser
+from mailserver.values.address import Address
+from mailserver.values.envelope import Recipient
+from mailserver.wire.sasl import MECHANISMS
+from mailserver.wire.smtp_events import Offer
+
+log = Logger(namespace="mailserver")
+
+BLOCKING_THREADS = 4
+"""Threads for password hashes and for opening maildrops."""
+
+FIRST_ACCOUNT = "me"
+"""The local part of the account that a quick start makes."""
+
+IMPLICIT_TLS = {"submissions", "pop3s"}
+ROLES = {"smtp": "smtp", "submission": "submission", "submissions": "submission"}
+
+
+class MailServer(MultiService):
+    """The whole server. Making it opens nothing; ports bind first, then, as the user that twistd
+    has changed to, files are opened."""
+
+    def __init__(self, settings: Settings, reactor: Any, quick_start: bool = False) -> None:
+        super().__init__()
+        self._settings = settings
+        self._reactor = reactor
+        self._quick_start = quick_start
+        self._routes = _route_table(settings)
+        listen = settings.listen
+        self._listeners = [
+            Listener(reactor, name, description)
+            for name in ("smtp", "submission", "submissions", "pop3", "pop3s")
+            if (description := getattr(listen, name))
+        ]
+        self._house: House | None = None
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        for listener in self._listeners:
+            listener.bind()
+
+    def startService(self) -> None:
+        """Open the rooms and let people in. Raises ``StartFailed``."""
+        if any(listener.port is None for listener in self._listeners):
+            self.privilegedStartService()  # `twist` never calls it
+        house = House(self._settings, self._reactor, self._routes)
+        house.open()
+        self._house = house
+        house.runner.setServiceParent(self)
+        super().startService()
+        for listener in self._listeners:
+            listener.serve(house.factory(listener.name))
+            log.info("listening: {name} on {where}", name=listener.name, where=_where(listener))
+        if self._quick_start:
+            house.welcome({listener.name: listener for listener in self._listeners})
+
+    def stopService(self) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await DeferredList([listener.close() for listener in self._listeners])
+        if self._house is not None:
+            await self._house.end_sessions()
+            await _wait(MultiService.stopService(self))
+            await self._house.close()
+
+
+class House:
+    """The rooms, opened in the order in which they need each other and closed in the reverse."""
+
+    def __init__(self, settings: Settings, reactor: Any, routes: RouteTable) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        state = settings.state
+        self.disk = Disk()
+        self.bridge = Bridge(reactor)
+        self.workers = Workers(self.bridge, "blocking", BLOCKING_THREADS)
+        self.directory = SqliteDirectory(state / "accounts.sqlite", settings.domains)
+        self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
+        self.spool = SqliteSpool(state / "spool", self.disk)
+        self.penalty = LoginPenalty(reactor)
+        self.portal = self._make_portal()
+        self.tls = self._certificate()
+        self.relay = self._make_relay(routes)
+        self.runner = self._make_runner()
+        self._factories: list[SMTPReceiverFactory | Pop3Factory] = []
+
+    # -- opening and closing ---------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open files and start threads.
+
+        Raises:
+            StartFailed: one of them cannot be opened; the text says which and why.
+        """
+        settings = self._settings
+        try:
+            self.disk.make_folder(settings.state)
+            if settings.tls is None:
+                names = [settings.hostname, *settings.domains]
+                ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
+            self.tls.load()
+            self.directory.open()
+            self.store.start()
+            self.spool.start()
+        except (CertificateError, DirectoryUnavailable, SpoolUnusable) as error:
+            raise StartFailed(str(error)) from error
+        except OSError as error:
+            raise StartFailed(
+                f"{error.filename or settings.state}: {error.strerror or error}; "
+                "the server's user must be able to write there"
+            ) from error
+        self.workers.start()
+        self.relay.start()
+        for warning in self.tls.warnings(settings.hostname, datetime.datetime.now(datetime.UTC)):
+            if settings.tls is not None:
+                log.warn("{warning}", warning=warning)
+
+    async def end_sessions(self) -> None:
+        """Say goodbye to clients; those in the middle of something may finish it."""
+        await DeferredList([factory.stop() for factory in self._factories])
+
+    async def close(self) -> None:
+        """Close what ``open`` opened, when nothing is under way any more."""
+        await _wait(self.relay.stop())
+        self.workers.stop()
+        self.spool.stop()
+        self.store.stop()
+        self.directory.close()
+        self.disk.close()
+
+    # -- the rooms -------------------------------------------------------------------------
+
+    def _certificate(self) -> ServerTLS:
+        own = self._settings.tls
+        folder = self._settings.state / "tls"
+        return ServerTLS(
+            own.certificate if own else folder / "cert.pem", own.key if own else folder / "key.pem"
+        )
+
+    def _make_portal(self) -> Portal:
+        return make_portal(
+            self.directory,
+            self.workers,
+            self._maildrop,
+            verify=passwords.verify_password,
+            dummy_hash=passwords.DUMMY_HASH,
+            clock=self._reactor,
+        )
+
+    def _maildrop(self, account: Account) -> IMaildrop:
+        return self.store.mailbox(account).maildrop()
+
+    def _mailbox_of(self, recipient: Recipient) -> IMailbox | None:
+        answer = self.directory.resolve(recipient.address)
+        return self.store.mailbox(answer.account) if isinstance(answer, LocalUser) else None
+
+    def _make_relay(self, routes: RouteTable) -> RelayAgent:
+        settings = self._settings
+        relay = settings.relay
+        resolver = Resolver(self._reactor, relay.nameservers)
+        exchanges = MailExchanges(resolver, routes, settings.hostname, relay.port, relay.allow_loopback)
+        return RelayAgent(self._reactor, exchanges, settings.hostname)
+
+    def _make_runner(self) -> Runner:
+        relay = self._settings.relay
+        schedule = RetrySchedule(relay.retry, relay.warn_after, relay.give_up_after)
+        ways = Ways(
+            directory=self.directory,
+            local=MailboxAgent(self.bridge, self._mailbox_of, self._settings.hostname),
+            remote=self.relay,
+            retry=schedule,
+            reporter=Reporter(self._settings.hostname),
+            warn_due=schedule.warn_due,
+        )
+        return Runner(self.spool, self.bridge, ways, self._reactor)
+
+    # -- the doors -------------------------------------------------------------------------
+
+    def factory(self, name: str) -> IProtocolFactory:
+        """What stands behind one listener."""
+        tls = self.tls.listener()
+        implicit = name in IMPLICIT_TLS
+        factory = self._smtp(ROLES[name], tls, implicit) if name in ROLES else self._pop3(tls, implicit)
+        self._factories.append(factory)
+        return TLSMemoryBIOFactory(tls, False, factory) if implicit else factory
+
+    def _smtp(self, role: str, tls: ListenerTLS, implicit: bool) -> SMTPReceiverFactory:
+        settings = self._settings
+        intake = Intake(
+            hostname=settings.hostname,
+            spool=self.spool,
+            directory=self.directory,
+            bridge=self.bridge,
+            may_receive=may_receive,
+            accepted=self.runner.accepted,
+            now=time.time,
+        )
+        offer = Offer(
+            hostname=settings.hostname,
+            role=role,
+            message_size=settings.limits.message_size,
+            recipients=settings.limits.recipients,
+            starttls=not implicit,
+            mechanisms=tuple(MECHANISMS),
+            cleartext_auth=settings.login.allow_cleartext,
+        )
+        return SMTPReceiverFactory(
+            ReceiverSettings(
+                offer=offer,
+                intake=intake,
+                clock=self._reactor,
+                tls=tls,
+                implicit_tls=implicit,
+                authenticator=Authenticator(self.portal, self.penalty, self._reactor),
+                trusted_networks=settings.relay.trusted_networks,
+            )
+        )
+
+    def _pop3(self, tls: ListenerTLS, implicit: bool) -> Pop3Factory:
+        settings = self._settings
+        return Pop3Factory(
+            Pop3Settings(
+                hostname=settings.hostname,
+                portal=self.portal,
+                penalty=self.penalty,
+                workers=self.workers,
+                clock=self._reactor,
+                tls=None if implicit else tls,
+                implicit_tls=implicit,
+                allow_cleartext=settings.login.allow_cleartext,
+            )
+        )
+
+    # -- the quick start -------------------------------------------------------------------
+
+    def welcome(self, listeners: dict[str, Listener]) -> None:
+        """Make the first account where there is none, and show what to type."""
+        account = Address(FIRST_ACCOUNT, self._settings.domains[0])
+        password = "<password>"
+        if not self.directory.users():
+            password = passwords.random_password()
+            self.directory.add_user(account, passwords.hash_password(password))
+            log.info(
+                "The first account is {user} with the password {password} (shown only now)",
+                user=str(account),
+                password=password,
+            )
+        smtp, pop3 = _port(listeners.get("smtp")), _port(listeners.get("pop3"))
+        for line in (
+            "Try it:",
+            f"  telnet 127.0.0.1 {smtp}          then type HELP",
+            f"  curl --url smtp://127.0.0.1:{smtp} --mail-from you@example.test --mail-rcpt {account} "
+            "--upload-file README.md",
+            f"  curl --user '{account}:{password}' pop3://127.0.0.1:{pop3}/1",
+        ):
+            log.info("{line}", line=line)
+
+
+def _route_table(settings: Settings) -> RouteTable:
+    try:
+        return RouteTable(settings.relay.routes)
+    except ValueError as error:
+        raise StartFailed(str(error)) from None
+
+
+def _where(listener: Listener) -> str:
+    assert listener.port is not None
+    address: Any = listener.port.getHost()
+    return f"{address.host}:{address.port}" if hasattr(address, "port") else str(address)
+
+
+def _port(listener: Listener | None) -> int:
+    return 0 if listener is None or listener.port is None else getattr(listener.port.getHost(), "port", 0)
+
+
+async def _wait(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result
