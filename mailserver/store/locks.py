@@ -1,0 +1,228 @@
+"""The locks of an mbox, in the order that other programs use: dotlock, then fcntl."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mailserver.interfaces import MailboxUnavailable
+from mailserver.store.paths import DOTLOCK
+
+STALE_SECONDS = 600.0
+"""A dotlock older than this has lost its owner."""
+
+_PAUSE = 0.02
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_DOT = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_BUSY = (errno.EAGAIN, errno.EACCES)
+
+
+class MboxLocks:
+    """Who holds which mbox in this process, in front of the locks that other programs see."""
+
+    def __init__(self, patience: float) -> None:
+        """``patience``: seconds to wait for all locks of one mbox together."""
+        self._patience = patience
+        self._held: set[str] = set()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, path: str) -> Iterator[HeldMbox]:
+        """Lock the mbox, whether or not its file is there; its folder must be.
+
+        Raises:
+            MailboxUnavailable: somebody else keeps it locked, or it is not a file of ours.
+            OSError: the disk's own reason.
+        """
+        deadline = time.monotonic() + self._patience
+        self._enter(path)
+        try:
+            dotlock = _Dotlock(path + DOTLOCK, deadline)
+            try:
+                held = HeldMbox(path)
+                try:
+                    held.lock(deadline)
+                    yield held
+                finally:
+                    held.close()
+            finally:
+                dotlock.release()
+        finally:
+            with self._changed:
+                self._held.discard(path)
+                self._changed.notify_all()
+
+    def _enter(self, path: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: path not in self._held, self._patience):
+                raise MailboxUnavailable(f"{path} is in use by another delivery or session")
+            self._held.add(path)
+
+
+class HeldMbox:
+    """An mbox that nobody else reads or writes. ``fd`` is open for reading, -1 without a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+
+    def lock(self, deadline: float) -> None:
+        """Open and lock the file that has the name now, if there is one."""
+        while True:
+            try:
+                fd = os.open(self.path, _OPEN)
+            except FileNotFoundError:
+                return
+            try:
+                _lock_file(fd, self.path, deadline)
+                if os.path.samestat(os.fstat(fd), os.lstat(self.path)):
+                    _refuse_foreign(fd, self.path)
+                    self.fd = fd
+                    return
+            except FileNotFoundError:
+                pass  # removed between open and lock
+            finally:
+                if self.fd != fd:
+                    os.close(fd)
+
+    def adopt(self, path: str) -> None:
+        """Lock and hold the file at ``path`` instead, which is about to take the mbox's name."""
+        fd = os.open(path, _OPEN)
+        try:
+            _lock_file(fd, path, 0.0)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.close()
+        self.fd = fd
+
+    @property
+    def size(self) -> int:
+        """Octets in the file; 0 without one."""
+        return os.fstat(self.fd).st_size if self.fd >= 0 else 0
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _lock_file(fd: int, path: str, deadline: float) -> None:
+    while True:
+        try:
+            _try_lock(fd)
+            return
+        except OSError as error:
+            if error.errno not in _BUSY:
+                raise
+        if time.monotonic() >= deadline:
+            raise MailboxUnavailable(f"{path} is locked by another program")
+        time.sleep(_PAUSE)
+
+
+def _try_lock(fd: int) -> None:
+    """An fcntl write lock of the whole file.
+
+    A classic one would be dropped as soon as any descriptor of the file is closed anywhere in this
+    process; Linux's kind belongs to the open file, and both kinds keep each other out.
+    """
+    command = getattr(fcntl, "F_OFD_SETLK", None)
+    if command is None:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        fcntl.fcntl(fd, command, struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+
+
+def _refuse_foreign(fd: int, path: str) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise MailboxUnavailable(f"{path} is not a regular file")
+    if found.st_uid != os.geteuid():
+        raise MailboxUnavailable(f"{path} belongs to another user (uid {found.st_uid})")
+    if found.st_nlink != 1:
+        raise MailboxUnavailable(f"{path} has {found.st_nlink} names; mail goes only to files with one")
+
+
+class _Dotlock:
+    """``<mbox>.lock``, which holds the process id and host of its owner."""
+
+    def __init__(self, path: str, deadline: float) -> None:
+        self._path = path
+        while not self._take():
+            if self._is_stale():
+                self._break()
+            elif time.monotonic() >= deadline:
+                raise MailboxUnavailable(f"{path} is held by another program")
+            else:
+                time.sleep(_PAUSE)
+
+    def release(self) -> None:
+        """Remove the lock file, unless somebody has broken it and put his own in its place."""
+        try:
+            if os.path.samestat(os.lstat(self._path), self._mine):
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+    def _take(self) -> bool:
+        try:
+            fd = os.open(self._path, _DOT, 0o600)
+        except FileExistsError:
+            return False
+        try:
+            os.write(fd, f"{os.getpid()} {os.uname().nodename}\n".encode())
+            self._mine = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return True
+
+    def _is_stale(self) -> bool:
+        try:
+            self._seen = os.lstat(self._path)
+            return time.time() - self._seen.st_mtime > STALE_SECONDS or self._owner_is_dead()
+        except FileNotFoundError:
+            return False
+
+    def _owner_is_dead(self) -> bool:
+        """Whether a process of this host left the lock behind: so a crash costs no ten minutes."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            number, _, host = os.read(fd, 300).decode("ascii", "replace").strip().partition(" ")
+        finally:
+            os.close(fd)
+        if host != os.uname().nodename or not number.isdecimal():
+            return False
+        if int(number) == os.getpid():
+            return True  # threads of this process wait in MboxLocks, so it was an earlier one
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+        return False
+
+    def _break(self) -> None:
+        """Take the stale lock away, but not a live one that has come in its place meanwhile."""
+        aside = f"{self._path}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            os.rename(self._path, aside)
+        except FileNotFoundError:
+            return
+        if not os.path.samestat(os.lstat(aside), self._seen):
+            try:
+                os.link(aside, self._path, follow_symlinks=False)
+            except FileExistsError:
+                pass
+        os.unlink(aside)

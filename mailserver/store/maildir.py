@@ -1,0 +1,60 @@
+"""A mailbox in Maildir format: a folder with ``tmp``, ``new`` and ``cur``, one file for each message."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from zope.interface import implementer
+
+from mailserver.durable import Disk
+from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable
+from mailserver.store.batches import MaildirBatches
+from mailserver.store.maildir_files import MaildirWriter
+from mailserver.store.maildir_maildrop import MaildirMaildrop
+from mailserver.store.maildrop import MaildropLock
+
+LOCK_NAME = "maildrop.lock"
+
+_SIZES_REMEMBERED = 100_000
+
+
+class Maildirs:
+    """What all Maildirs of one store share: the writer, the thread that syncs, counted sizes."""
+
+    def __init__(self, disk: Disk, hostname: str, at_once: bool) -> None:
+        self.disk = disk
+        self.writer = MaildirWriter(disk, hostname)
+        self.batches = MaildirBatches(disk, self.writer, at_once)
+        self._sizes: dict[str, dict[str, int]] = {}
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """What was counted before in this mailbox, by the base names of its files."""
+        if sum(map(len, self._sizes.values())) > _SIZES_REMEMBERED:
+            self._sizes.clear()
+        return self._sizes.setdefault(path, {})
+
+
+@implementer(IMailbox)
+class MaildirMailbox:
+    """One user's Maildir."""
+
+    def __init__(self, shared: Maildirs, path: str) -> None:
+        self._shared = shared
+        self._path = path
+
+    def deliver(self, delivery: Delivery) -> Future[None]:
+        """See ``IMailbox``."""
+        return self._shared.batches.deliver(self._path, delivery)
+
+    def maildrop(self) -> IMaildrop:
+        """See ``IMailbox``; folders that are not ours to use are ``OSError`` too."""
+        try:
+            self._shared.writer.prepare(self._path)
+        except MailboxUnavailable as error:
+            raise OSError(str(error)) from error
+        lock = MaildropLock(f"{self._path}/{LOCK_NAME}")
+        try:
+            return MaildirMaildrop(self._shared.disk, self._path, lock, self._shared.sizes(self._path))
+        except BaseException:
+            lock.release()
+            raise

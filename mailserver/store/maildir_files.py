@@ -1,0 +1,193 @@
+"""One message into one Maildir: names, folders, and what an earlier attempt left behind.
+
+States of a message here: nothing; a file in ``tmp`` (invisible, overwritten by the next attempt); a
+file in ``new`` that is not synced (visible, perhaps torn after a power cut, and then found by its
+name and mended by the next attempt, which the spool still owes); a synced file, for which alone a
+delivery is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
+
+from mailserver.durable import Disk
+from mailserver.interfaces import Delivery, MailboxUnavailable
+from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf
+
+IN_MEMORY_OCTETS = 256 * 1024
+"""Content up to this size is written by one system call; larger content is streamed."""
+
+_PLAIN_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
+
+
+class MaildirWriter:
+    """Puts messages into Maildirs, not yet synced. One for each store; safe in two threads."""
+
+    def __init__(self, disk: Disk, hostname: str, sync_each: bool = False) -> None:
+        """``sync_each``: sync every file before it becomes visible, where there is no ``syncfs``."""
+        self._disk = disk
+        # Maildir's own escapes for what a host may not bring into a name.
+        host = hostname.lower().replace("/", "\\057").replace(":", "\\072").replace(",", "\\054")
+        self._host = host[:64]
+        self.sync_each = sync_each
+        self._filesystems: dict[int, str] = {}
+        self._filesystem_of: dict[str, str] = {}
+        self._known: set[str] = set()
+
+    def knows(self, mailbox: str) -> bool:
+        """Whether the mailbox's folders were there a moment ago, so that writing needs no sync."""
+        return mailbox in self._known
+
+    def filesystem(self, mailbox: str) -> str:
+        """The folder to hand to ``Disk.sync_filesystem`` for a mailbox that was written to."""
+        return self._filesystem_of[mailbox]
+
+    def place(self, mailbox: str, delivery: Delivery) -> str:
+        """Write the message and give it its name; the path it has then.
+
+        Raises:
+            MailboxUnavailable: the folders are not ours to write to.
+            OSError: the disk's own reason. In both cases nothing is visible.
+        """
+        if mailbox in self._known:
+            try:
+                return self._place(mailbox, delivery)
+            except FileNotFoundError:
+                self._known.discard(mailbox)  # somebody has removed a folder
+        self.prepare(mailbox)
+        return self._place(mailbox, delivery)
+
+    def take_back(self, mailbox: str, delivery: Delivery) -> None:
+        """Remove what ``place`` made, wherever a reader has moved it; used when the sync failed."""
+        with suppress(OSError):  # the next attempt finds what is left, and compares it
+            for path in find(mailbox, _key(delivery)):
+                self._disk.remove(path)
+
+    def prepare(self, mailbox: str) -> None:
+        """Make sure of the mailbox's folders: there, true folders, ours."""
+        for folder in (mailbox, *(f"{mailbox}/{name}" for name in ("tmp", "new", "cur"))):
+            if not os.path.lexists(folder):
+                self._disk.make_folder(folder)
+            found = os.lstat(folder)
+            if not stat.S_ISDIR(found.st_mode):
+                raise MailboxUnavailable(f"{folder} is not a folder")
+            if found.st_uid != os.geteuid():
+                raise MailboxUnavailable(f"{folder} belongs to another user (uid {found.st_uid})")
+        filesystem = self._filesystems.get(found.st_dev)
+        if filesystem is None:
+            # The first call must come before the first write: see Disk.sync_filesystem.
+            if not self.sync_each:
+                self._disk.sync_filesystem(mailbox)
+            filesystem = self._filesystems[found.st_dev] = mailbox
+        self._filesystem_of[mailbox] = filesystem
+        self._known.add(mailbox)
+
+    def _place(self, mailbox: str, delivery: Delivery) -> str:
+        key = _key(delivery)
+        if delivery.repeated:
+            return self._place_again(mailbox, delivery, key)
+        return self._write(mailbox, delivery, key, f"{mailbox}/new/", "")
+
+    def _place_again(self, mailbox: str, delivery: Delivery, key: str) -> str:
+        """Leave exactly one whole copy, whatever earlier attempts left in ``new`` and ``cur``."""
+        found = find(mailbox, key)
+        whole = next((path for path in found if _holds(path, delivery)), None)
+        if whole is None:
+            # A torn copy is replaced where it lies, with the flags that a reader gave it.
+            folder, _, name = found[0].rpartition("/") if found else (f"{mailbox}/new", "", "")
+            _, colon, flags = name.partition(":")
+            whole = self._write(mailbox, delivery, key, f"{folder}/", colon + flags)
+        elif self.sync_each:
+            self._disk.sync_file(whole)
+        for path in found:
+            if path != whole:
+                self._disk.remove(path)
+        return whole
+
+    def _write(self, mailbox: str, delivery: Delivery, key: str, folder: str, flags: str) -> str:
+        stem = key + self._host
+        temporary = f"{mailbox}/tmp/{stem}"
+        try:
+            stored, sent = self._fill(temporary, delivery)
+        except FileExistsError:
+            self._disk.remove(temporary)  # an attempt that ended before its rename
+            stored, sent = self._fill(temporary, delivery)
+        path = f"{folder}{stem},S={stored},W={sent}{flags}"
+        try:
+            if self.sync_each:
+                self._disk.sync_file(temporary)
+            self._disk.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                self._disk.remove(temporary)
+            raise
+        return path
+
+    def _fill(self, path: str, delivery: Delivery) -> tuple[int, int]:
+        """Write the file; octets on the disk and octets on the wire."""
+        content = delivery.content
+        if content.size > IN_MEMORY_OCTETS:
+            return self._stream(path, delivery)
+        octets = b"".join((delivery.header, *content.chunks())).replace(b"\r\n", b"\n")
+        self._disk.write(path, (octets,))
+        return len(octets), crlf_octets(octets)
+
+    def _stream(self, path: str, delivery: Delivery) -> tuple[int, int]:
+        stored = 0
+        sent = CrlfCount()
+        with self._disk.create(path) as file:
+            try:
+                for piece in _stored(delivery):
+                    file.write(piece)
+                    stored += len(piece)
+                    sent.add(piece)
+            except BaseException:
+                self._disk.remove(path)
+                raise
+        return stored, sent.total
+
+
+def find(mailbox: str, key: str) -> list[str]:
+    """The paths in ``new`` and ``cur`` whose names begin with ``key``."""
+    return [
+        f"{mailbox}/{folder}/{name}"
+        for folder in ("new", "cur")
+        for name in os.listdir(f"{mailbox}/{folder}")
+        if name.startswith(key)
+    ]
+
+
+def _key(delivery: Delivery) -> str:
+    """The beginning of the message's file name: the same in every attempt, whatever the host's name."""
+    name = delivery.name
+    if not _PLAIN_NAME.fullmatch(name):
+        name = hashlib.sha256(name.encode()).hexdigest()[:40]
+    second, part = divmod(delivery.arrived, 1)
+    return f"{int(second)}.M{int(part * 1_000_000):06d}Q{name}."
+
+
+def _stored(delivery: Delivery) -> Iterator[bytes]:
+    return to_lf(chain((delivery.header,), delivery.content.chunks()))
+
+
+def _holds(path: str, delivery: Delivery) -> bool:
+    """Whether the file has exactly the message's octets."""
+    try:
+        fd = open_regular(path)
+    except OSError:
+        return False
+    try:
+        at = 0
+        for piece in _stored(delivery):
+            if os.pread(fd, len(piece), at) != piece:
+                return False
+            at += len(piece)
+        return os.fstat(fd).st_size == at
+    finally:
+        os.close(fd)

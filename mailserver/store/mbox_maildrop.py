@@ -1,0 +1,133 @@
+"""POP3's view of an mbox: a snapshot of its messages, read in place, rewritten at QUIT."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from mailserver.durable import Disk
+from mailserver.interfaces import Listing, MailboxUnavailable
+from mailserver.store.locks import MboxLocks
+from mailserver.store.maildrop import Maildrop, MaildropLock
+from mailserver.store.mbox_file import Region, regions
+from mailserver.store.mbox_rewrite import rewrite_without
+from mailserver.store.mboxrd import unquoted
+from mailserver.store.octets import CrlfCount, open_regular, pieces_of, to_crlf
+
+_ID_OCTETS = 20
+
+
+class _Message(NamedTuple):
+    region: Region
+    digest: str
+    octets: int
+
+
+class MboxMaildrop(Maildrop):
+    """A snapshot in the order of the file.
+
+    A unique id is a hash of the message's exact octets with its From_ line, so it stays when other
+    messages go and when the server starts anew; a program that writes flags into the message changes
+    it.  The second and later of messages that are equal to the last octet have ``-2``, ``-3`` … after
+    the hash, counted in the file: those numbers shift when an earlier twin is removed.  Deliveries of
+    ours are never equal: their trace fields differ.
+    """
+
+    def __init__(self, disk: Disk, locks: MboxLocks, path: str, lock: MaildropLock) -> None:
+        self._disk = disk
+        self._locks = locks
+        self._path = path
+        self._fd = -1
+        self._seen = (0, 0)
+        self._messages: list[_Message] = []
+        with locks.hold(path) as held:
+            if held.fd >= 0:
+                # Not a copy of the held descriptor, which would keep the lock for the whole session.
+                self._fd = open_regular(path)
+                self._messages = _messages(self._fd, held.size)
+                self._seen = _state(self._fd)
+        ids = _unique_ids(self._messages)
+        super().__init__(lock, [Listing(m.octets, i) for m, i in zip(self._messages, ids, strict=True)])
+
+    def read(self, index: int) -> Iterator[bytes]:
+        """The message in canonical form, in pieces; ``OSError`` when somebody has changed it."""
+        message = self._messages[index]
+        if _state(self._fd) != self._seen and _measure(self._fd, message.region) != message:
+            raise OSError("the mailbox was changed by another program")
+        return to_crlf(_content(self._fd, message.region))
+
+    def release(self) -> None:
+        """Give up the lock and the file. Harmless twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().release()
+
+    def _remove(self, indexes: list[int]) -> int:
+        """Find the marked messages anew, since the file may have grown or been rewritten meanwhile."""
+        wanted = {self.listings[index].unique_id for index in indexes}
+        removed = 0
+        with suppress(OSError, MailboxUnavailable), self._locks.hold(self._path) as held:
+            if held.fd < 0:
+                return 0
+            now = _messages(held.fd, held.size)
+            going = [
+                message.region
+                for message, identity in zip(now, _unique_ids(now), strict=True)
+                if identity in wanted
+            ]
+            if going:
+                rewrite_without(self._disk, held, going)
+            removed = len(indexes)
+        return len(indexes) - removed
+
+
+def _state(fd: int) -> tuple[int, int]:
+    now = os.fstat(fd)
+    return now.st_size, now.st_mtime_ns
+
+
+def _messages(fd: int, size: int) -> list[_Message]:
+    return [_measure(fd, region) for region in regions(fd, size)]
+
+
+def _measure(fd: int, region: Region) -> _Message:
+    """Read a message once for its hash and its size on the wire."""
+    digest = hashlib.blake2b(digest_size=_ID_OCTETS)
+    for piece in pieces_of(fd, *region):
+        digest.update(piece)
+    count = CrlfCount()
+    for piece in _content(fd, region):
+        count.add(piece)
+    return _Message(region, digest.hexdigest(), count.total)
+
+
+def _content(fd: int, region: Region) -> Iterator[bytes]:
+    """What was delivered: without the From_ line and the empty line at the end, quoting undone."""
+    start, end = region
+    if os.pread(fd, 2, end - 2) == b"\n\n":
+        end -= 1
+    return unquoted(pieces_of(fd, _line_end(fd, start, end), end))
+
+
+def _line_end(fd: int, start: int, end: int) -> int:
+    """Where the From_ line of the message has ended."""
+    at = start
+    for piece in pieces_of(fd, start, end):
+        found = piece.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        at += len(piece)
+    return end
+
+
+def _unique_ids(messages: list[_Message]) -> list[str]:
+    met: dict[str, int] = {}
+    ids: list[str] = []
+    for message in messages:
+        count = met[message.digest] = met.get(message.digest, 0) + 1
+        ids.append(message.digest if count == 1 else f"{message.digest}-{count}")
+    return ids

@@ -1,0 +1,105 @@
+"""Line ends: mailboxes keep LF, SMTP and POP3 speak CRLF; both ways in pieces of bounded memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+READ_OCTETS = 64 * 1024
+"""How much of a file is read at once."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def to_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """CRLF becomes LF; a CR or LF that stands alone stays as it is."""
+    held = b""
+    for piece in pieces:
+        piece = held + piece
+        held = b"\r" if piece.endswith(b"\r") else b""  # its LF may be in the next piece
+        yield (piece[:-1] if held else piece).replace(b"\r\n", b"\n")
+    if held:
+        yield held
+
+
+def to_crlf(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """LF becomes CRLF unless a CR stands before it; CRLF is added where the last line has no end.
+
+    What it gives can be sent by POP3 as it is, but for dot-stuffing, whatever wrote the file.
+    """
+    held = b""
+    last = b""
+    for piece in pieces:
+        piece = held + piece
+        held = b"\r" if piece.endswith(b"\r") else b""
+        if held:
+            piece = piece[:-1]
+        if b"\r" in piece:
+            piece = piece.replace(b"\r\n", b"\n")
+        piece = piece.replace(b"\n", b"\r\n")
+        if piece:
+            last = piece
+            yield piece
+    if held:
+        yield b"\r\r\n"
+    elif last and not last.endswith(b"\n"):
+        yield b"\r\n"
+
+
+def crlf_octets(octets: bytes) -> int:
+    """How many octets ``to_crlf`` makes of a message that is in memory."""
+    size = len(octets) + octets.count(b"\n")
+    if b"\r" in octets:
+        size -= octets.count(b"\r\n")
+    return size if octets.endswith(b"\n") or not octets else size + 2
+
+
+class CrlfCount:
+    """Counts what ``to_crlf`` would make of pieces that pass by."""
+
+    def __init__(self) -> None:
+        self._octets = 0
+        self._last = b""
+
+    def add(self, piece: bytes) -> None:
+        """The next octets of the message."""
+        if piece:
+            self._octets += len(piece) + piece.count(b"\n")
+            if b"\r" in piece:
+                self._octets -= piece.count(b"\r\n")
+            if self._last == b"\r" and piece.startswith(b"\n"):
+                self._octets -= 1
+            self._last = piece[-1:]
+
+    @property
+    def total(self) -> int:
+        """Octets on the wire, before dot-stuffing."""
+        return self._octets + (2 if self._last not in (b"", b"\n") else 0)
+
+
+def open_regular(path: str) -> int:
+    """A descriptor for reading a regular file.
+
+    Raises:
+        OSError: the file is missing, not readable, or a symlink, FIFO, folder or device.
+    """
+    fd = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{path} is not a regular file")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def pieces_of(fd: int, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The octets of an open file from ``start`` to ``end``, or to its own end if that comes first."""
+    while end is None or start < end:
+        wanted = READ_OCTETS if end is None else min(READ_OCTETS, end - start)
+        piece = os.pread(fd, wanted, start)
+        if not piece:
+            return
+        start += len(piece)
+        yield piece
