@@ -70,11 +70,16 @@ class ContentScanner:
 
         Once a rule is broken nothing more is handed on.  Must not be called after the end.
         """
-        piece = self._cut(self._carry + octets)
+        piece, stuffed = self._cut(self._carry + octets)
         if self._size > self._limit or not piece:
             return b""
-        self._check(piece)
-        content = piece.replace(b"\r\n.", b"\r\n")
+        # No CRLF is ever cut in two, so each piece can be counted by itself.
+        lines = piece.count(b"\r\n")
+        if piece.count(b"\n") != lines or piece.count(b"\r") != lines:
+            self._bare = True
+        if b"\0" in piece:
+            self._nul = True
+        content = piece.replace(b"\r\n.", b"\r\n") if stuffed else piece
         if self._first:
             self._first = False
             content = content[2:]
@@ -82,27 +87,24 @@ class ContentScanner:
         self._measure(content)
         return b"" if self.fault else content
 
-    def _cut(self, data: bytes) -> bytes:
-        """What of ``data`` is surely content, still stuffed: a CRLF and what follows it stay together."""
-        end = data.find(_END)
+    def _cut(self, data: bytes) -> tuple[bytes, bool]:
+        """What of ``data`` is surely content, and whether a line of it may begin with a dot.
+
+        A CRLF at the end waits for what follows it.
+        """
+        dot = data.find(b"\r\n.")
+        end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.ended = True
             self.rest = data[end + 5 :]
-            return data[: end + 2]
-        for tail in _TAILS:
-            if data.endswith(tail):
-                self._carry = tail
-                return data[: -len(tail)]
+            return data[: end + 2], dot < end
         self._carry = b""
-        return data
-
-    def _check(self, piece: bytes) -> None:
-        # No CRLF is cut in two, so each piece can be counted by itself.
-        lines = piece.count(b"\r\n")
-        if piece.count(b"\n") != lines or piece.count(b"\r") != lines:
-            self._bare = True
-        if b"\0" in piece:
-            self._nul = True
+        if data[-1:] in b"\r\n.":
+            for tail in _TAILS:
+                if data.endswith(tail):
+                    self._carry = tail
+                    return data[: -len(tail)], dot >= 0
+        return data, dot >= 0
 
     def _measure(self, content: bytes) -> None:
         """Look for a line over the limit, in steps of as many whole lines as fit into the limit."""

@@ -129,6 +129,8 @@ def parse(text: bytes, known: Parameters) -> dict[str, Field]:
         Unacceptable: 555 5.5.4 for an unknown keyword (RFC 5321 §4.1.1.11), 501 5.5.4 for the rest.
     """
     fields: dict[str, Field] = {}
+    if not text:
+        return fields
     for parameter in text.split(b" "):
         if not parameter:
             continue

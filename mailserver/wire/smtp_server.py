@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -48,13 +47,11 @@ IDLE_COMMANDS = 100
 """NOOP and HELP answered between two messages; those after them count as errors."""
 
 _CONTROLS = bytes([*range(0x20), 0x7F])
-_FROM = re.compile(rb"FROM:", re.IGNORECASE)
-_TO = re.compile(rb"TO:", re.IGNORECASE)
 _NAME_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]")
 _CLEAN = bytes(n if n in _NAME_OCTETS else ord("?") for n in range(256))
 
-# What the next octets are.
-_COMMANDS, _CONTENT, _EXCHANGE, _HANDSHAKE, _CLOSED = range(5)
+# What the next octets are; the first two come in lines.
+_COMMANDS, _EXCHANGE, _CONTENT, _HANDSHAKE, _CLOSED = range(5)
 
 _DONE = b"250 2.0.0 OK\r\n"
 _LINE_TOO_LONG = reply(500, "5.5.2", "Command line too long")
@@ -76,6 +73,16 @@ def _octets(answer: Reply) -> bytes:
     return answer.encode()
 
 
+@lru_cache(maxsize=1024)
+def _welcome(offer: Offer, facts: int, answer: Reply, extended: bool) -> bytes:
+    """The reply that begins with our name and, for EHLO, goes on with what is offered now."""
+    first, *others = answer.lines
+    if first.partition(" ")[0] != offer.hostname:
+        first = f"{offer.hostname} {first}".rstrip()
+    offered = smtp_help.extensions(offer, facts) if extended else ()
+    return Reply(250, "", (first, *others, *offered)).encode()
+
+
 class SmtpServer:
     """One session. ``feed`` octets, take events one at a time, ``answer`` each, send the output.
 
@@ -90,6 +97,22 @@ class SmtpServer:
     injection, or a client that does not follow RFC 3207 §4; they are dropped, and the connection
     should be.
     """
+
+    __slots__ = (
+        "_at_hand",
+        "_buffer",
+        "_facts",
+        "_idle",
+        "_mode",
+        "_offer",
+        "_output",
+        "_position",
+        "_recipients",
+        "_scanner",
+        "_smtputf8",
+        "_swallowing",
+        "plaintext_pending",
+    )
 
     def __init__(self, offer: Offer) -> None:
         self.plaintext_pending = False
@@ -167,31 +190,22 @@ class SmtpServer:
             return None
         if self._mode == _CONTENT:
             return self._next_content()
-        while self._mode == _COMMANDS or self._mode == _EXCHANGE:
-            if self._position == len(self._buffer) or (self._swallowing and not self._swallow()):
+        while self._mode <= _EXCHANGE:
+            if self._swallowing and not self._swallow():
                 return None
-            end = self._buffer.find(b"\n", self._position)
-            if self._is_overlong(end):
+            buffer, begin = self._buffer, self._position
+            end = buffer.find(b"\n", begin)
+            length = (end if end >= 0 else len(buffer)) - begin
+            if length > LINE_OCTETS and length > self._longest_line():
                 return self._refuse_overlong()
             if end < 0:
                 return None
-            event = self._read_line(self._take_line(end))
+            self._position = end + 1
+            line = buffer[begin : end - 1] if end and buffer[end - 1] == 0x0D else buffer[begin:end]
+            event = self._exchange(line) if self._mode == _EXCHANGE else self._command(line)
             if event is not None:
                 return event
         return None
-
-    def _take_line(self, end: int) -> bytes:
-        begin = self._position
-        self._position = end + 1
-        if end > begin and self._buffer[end - 1] == 0x0D:
-            end -= 1
-        return self._buffer[begin:end]
-
-    def _is_overlong(self, end: int) -> bool:
-        length = (end if end >= 0 else len(self._buffer)) - self._position
-        if length <= LINE_OCTETS:
-            return False
-        return length > self._longest_line()
 
     def _longest_line(self) -> int:
         if self._mode == _EXCHANGE:
@@ -218,7 +232,7 @@ class SmtpServer:
             return False
         self._position = end + 1
         self._swallowing = False
-        return self._position < len(self._buffer)
+        return True
 
     def _drop_buffer(self) -> None:
         self._buffer = b""
@@ -237,9 +251,7 @@ class SmtpServer:
             return self._ask(ContentEnd(scanner.fault))
         return None
 
-    def _read_line(self, line: bytes) -> Event | None:
-        if self._mode == _EXCHANGE:
-            return self._exchange(line)
+    def _command(self, line: bytes) -> Event | None:
         if len(line.translate(None, _CONTROLS)) != len(line):
             return self._refuse(_CONTROL_OCTETS, _shown(line.partition(b" ")[0]))
         verb, _, argument = line.strip(b" ").partition(b" ")
@@ -272,17 +284,16 @@ class SmtpServer:
         return self._ask(Hello(argument.translate(_CLEAN).decode("ascii"), command.verb == "EHLO"))
 
     def _mail(self, argument: bytes, command: Command) -> Event:
-        keyword = _FROM.match(argument)
-        if not keyword or keyword.end() == len(argument):
-            return self._refuse(command.bad_syntax, "MAIL")
         try:
-            path, rest = grammar.path(argument[keyword.end() :])
-            fields: Any = smtp_parameters.parse(rest, smtp_parameters.MAIL_PARAMETERS) if rest else {}
+            path = grammar.path(argument, b"FROM:")
+            if path is None:
+                return self._refuse(command.bad_syntax, "MAIL")
+            fields: Any = smtp_parameters.parse(path.rest, smtp_parameters.MAIL_PARAMETERS)
         except grammar.Malformed as why:
             return self._refuse(_bad_path("5.1.7", "sender", why, command), "MAIL")
         except smtp_parameters.Unacceptable as why:
             return self._refuse(why.reply, "MAIL")
-        event = MailFrom(path, **fields)
+        event = MailFrom(path.address, **fields)
         refusal = self._mail_refusal(event)
         return self._refuse(refusal, "MAIL") if refusal else self._ask(event)
 
@@ -295,17 +306,16 @@ class SmtpServer:
 
     def _rcpt(self, argument: bytes, command: Command) -> Event:
         self._facts |= ATTEMPTED
-        keyword = _TO.match(argument)
-        if not keyword or keyword.end() == len(argument):
-            return self._refuse(command.bad_syntax, "RCPT")
         try:
-            path, rest = grammar.path(argument[keyword.end() :])
-            fields: Any = smtp_parameters.parse(rest, smtp_parameters.RCPT_PARAMETERS) if rest else {}
+            path = grammar.path(argument, b"TO:")
+            if path is None:
+                return self._refuse(command.bad_syntax, "RCPT")
+            fields: Any = smtp_parameters.parse(path.rest, smtp_parameters.RCPT_PARAMETERS)
         except grammar.Malformed as why:
             return self._refuse(_bad_path("5.1.3", "recipient", why, command), "RCPT")
         except smtp_parameters.Unacceptable as why:
             return self._refuse(why.reply, "RCPT")
-        event = RcptTo(path, **fields)
+        event = RcptTo(path.address, **fields)
         refusal = self._rcpt_refusal(event)
         return self._refuse(refusal, "RCPT") if refusal else self._ask(event)
 
@@ -389,12 +399,13 @@ class SmtpServer:
         §3.8).  After ``reply.hang_up`` nothing more is read.
         """
         event, self._at_hand = self._at_hand, None
-        if isinstance(event, Hello):
+        kind = type(event)
+        if kind is Hello:
             self._answer_hello(reply, event)
         else:
             # A reply to the end of data names the message, so caching it would only waste memory.
-            self._output.append(reply.encode() if isinstance(event, ContentEnd) else _octets(reply))
-            follow = _FOLLOW.get(type(event))
+            self._output.append(reply.encode() if kind is ContentEnd else _octets(reply))
+            follow = _FOLLOW.get(kind)
             if follow is not None:
                 follow(self, reply, event)
         if reply.hang_up:
@@ -407,20 +418,12 @@ class SmtpServer:
         self._mode = _EXCHANGE
         self._output.append(b"334 " + binascii.b2a_base64(octets, newline=False) + b"\r\n")
 
-    def _answer_hello(self, answer: Reply, event: Hello) -> None:
+    def _answer_hello(self, answer: Reply, event: Any) -> None:
         if answer.is_positive:
             self._facts |= HELLO
-            answer = self._welcome(answer, event.extended)
-        self._output.append(_octets(answer))
-
-    def _welcome(self, answer: Reply, extended: bool) -> Reply:
-        """The reply that begins with our name and, for EHLO, goes on with what is offered now."""
-        hostname = self._offer.hostname
-        first, *others = answer.lines
-        if first.partition(" ")[0] != hostname:
-            first = f"{hostname} {first}".rstrip()
-        offered = smtp_help.extensions(self._offer, self._facts) if extended else ()
-        return Reply(250, "", (first, *others, *offered), answer.hang_up)
+            self._output.append(_welcome(self._offer, self._facts, answer, event.extended))
+        else:
+            self._output.append(_octets(answer))
 
     def _after_mail(self, answer: Reply, event: Any) -> None:
         if answer.is_positive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from mailserver.values.reply import Reply, reply
@@ -198,6 +199,7 @@ COMMANDS = {row.verb.encode(): row for row in _ROWS}
 """Rows by verb, in upper case, in the order in which HELP shows them."""
 
 
+@lru_cache(maxsize=256)
 def facts_at_start(offer: Offer, tls: bool) -> int:
     """The facts of a session in which nothing has been said yet."""
     submits = offer.role == "submission"
