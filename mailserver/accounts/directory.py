@@ -25,6 +25,9 @@ from mailserver.values.address import Address, domain_key
 FRESH_FOR = 0.5
 """Seconds for which nobody looks whether the file has changed."""
 
+FILE_NAME = "accounts.db"
+"""The directory's file in the state folder."""
+
 REMEMBERED = 20_000
 """Addresses whose resolution is kept in memory; about 10 MB at most."""
 

@@ -1,0 +1,140 @@
+"""What every command shares: the settings, the files of the state folder, refusals, and questions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailserver.values.address import Address, address_from
+
+if TYPE_CHECKING:
+    from mailserver.accounts.directory import SqliteDirectory
+    from mailserver.config import Settings
+
+WHO_MAY = "run it as root or as the mail server's user"
+
+PATIENCE = 10.0
+"""Seconds that a command waits for somebody else who writes."""
+
+
+class Refusal(Exception):
+    """The command did not do what was asked; ``exit_code`` is one of sysexits'."""
+
+    def __init__(self, exit_code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Operator:
+    """Who runs a command, with the configuration named by ``--config`` or found like the server's."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._named = path
+
+    @cached_property
+    def path(self) -> Path | None:
+        """The configuration file; ``None`` for the quick start in the working folder."""
+        from mailserver.config import find
+
+        return self._named or find()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings.
+
+        Raises:
+            Refusal: 66 when the file cannot be read, 78 when something in it is wrong.
+        """
+        from mailserver.config import ConfigError, ConfigUnreadable, load, quick_start
+
+        try:
+            return load(self.path) if self.path else quick_start(Path.cwd())
+        except ConfigUnreadable as error:
+            raise Refusal(os.EX_NOINPUT, str(error)) from error
+        except ConfigError as error:
+            raise Refusal(os.EX_CONFIG, str(error)) from error
+
+    @property
+    def accounts(self) -> Path:
+        """The directory's file."""
+        from mailserver.accounts.directory import FILE_NAME
+
+        return self.settings.state / FILE_NAME
+
+    @contextmanager
+    def directory(self) -> Iterator[SqliteDirectory]:
+        """The directory, open; what it refuses becomes a ``Refusal``."""
+        from mailserver.accounts import directory as accounts
+
+        directory = accounts.SqliteDirectory(self.accounts, self.settings.domains, patience=PATIENCE)
+        become_owner(self.settings.state)
+        try:
+            directory.open()
+            yield directory
+        except accounts.AlreadyExists as error:
+            raise Refusal(os.EX_CANTCREAT, str(error)) from error
+        except accounts.NotFound as error:
+            raise Refusal(os.EX_NOUSER, str(error)) from error
+        except accounts.DirectoryError as error:
+            raise Refusal(os.EX_DATAERR, str(error)) from error
+        except accounts.DirectoryUnavailable as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise Refusal(os.EX_NOPERM, f"{error}; {WHO_MAY}") from error
+            raise Refusal(os.EX_UNAVAILABLE, str(error)) from error
+        finally:
+            directory.close()
+
+
+def become_owner(folder: Path) -> None:
+    """Run by root, go on as the user who owns ``folder``: the server, started with ``twistd --uid``, must
+    be able to read and write every file that is made, and root must not follow what others planted
+    there. Without a folder, or for anybody else than root, nothing changes.
+
+    Whatever is still to be imported may be out of that user's reach: import first.
+    """
+    if os.geteuid() != 0 or not folder.exists():
+        return
+    owner = folder.stat()
+    if owner.st_uid != 0:
+        os.setgroups([owner.st_gid])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
+class AddressType(click.ParamType[Address]):
+    """An argument that is a mail address."""
+
+    name = "address"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return address_from(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+ADDRESS = AddressType()
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is lost.
+
+    Raises:
+        Refusal: nobody is there to answer, and ``--yes`` was not given.
+        click.Abort: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refusal(os.EX_USAGE, f"{question} There is no terminal to ask at; confirm with --yes")
+    click.confirm(question, abort=True, err=True)

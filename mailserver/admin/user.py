@@ -1,0 +1,125 @@
+"""``mailserver user``: accounts and their passwords."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from mailserver.admin.operator import ADDRESS, Operator, Refusal, confirm, yes_option
+from mailserver.admin.output import Output, json_option
+from mailserver.values.address import Address
+
+stdin_option = click.option(
+    "--password-stdin", "from_stdin", is_flag=True, help="Read the password's line from standard input."
+)
+
+
+@click.group(epilog="Example: mailserver user add ada@example.test")
+def user() -> None:
+    """Add, list and remove users; change passwords."""
+
+
+@user.command(epilog="Example: mailserver user add ada@example.test --format mbox")
+@click.argument("address", type=ADDRESS)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["maildir", "mbox"]),
+    default=None,
+    help="How the mailbox is kept; else as [store] says.",
+)
+@stdin_option
+@json_option
+@click.pass_obj
+def add(operator: Operator, address: Address, format_: str | None, from_stdin: bool, as_json: bool) -> None:
+    """Make an account for ADDRESS and ask for its password."""
+    output = Output(as_json)
+    hashed = _hashed(_password(from_stdin, address, operator))
+    with operator.directory() as directory:
+        account = directory.add_user(address, hashed, format_ or "")
+    name = str(account.address)
+    output.done(f"{name} added", address=name, format=_format(operator, account.format))
+
+
+@user.command("list", epilog="Example: mailserver user list --json")
+@json_option
+@click.pass_obj
+def list_(operator: Operator, as_json: bool) -> None:
+    """Show every account."""
+    output = Output(as_json)
+    rows = []
+    if operator.accounts.exists():
+        with operator.directory() as directory:
+            rows = [
+                {"address": str(a.address), "format": _format(operator, a.format)} for a in directory.users()
+            ]
+    output.rows(("address", "format"), rows, "There are no users yet; mailserver user add ada@example.test")
+
+
+@user.command(epilog="Example: mailserver user password ada@example.test")
+@click.argument("address", type=ADDRESS)
+@stdin_option
+@json_option
+@click.pass_obj
+def password(operator: Operator, address: Address, from_stdin: bool, as_json: bool) -> None:
+    """Give the account of ADDRESS another password."""
+    output = Output(as_json)
+    hashed = _hashed(_password(from_stdin, address, operator))
+    with operator.directory() as directory:
+        directory.set_password(address, hashed)
+    output.done(f"{address} has a new password", address=str(address))
+
+
+@user.command(epilog="Example: mailserver user remove ada@example.test --yes")
+@click.argument("address", type=ADDRESS)
+@yes_option
+@json_option
+@click.pass_obj
+def remove(operator: Operator, address: Address, yes: bool, as_json: bool) -> None:
+    """Remove the account of ADDRESS. Its mail stays in the store."""
+    output = Output(as_json)
+    store = operator.settings.store.path
+    confirm(f"Remove {address}? Mail for it will be refused; what it has stays in {store}.", yes)
+    with operator.directory() as directory:
+        directory.remove_user(address)
+        dangling = [str(alias) for alias in directory.aliases_to(address)]
+    for alias in dangling:
+        click.echo(f"mailserver: the alias {alias} still names {address}", err=True)
+    output.done(f"{address} removed; its mail stays in {store}", address=str(address), aliases=dangling)
+
+
+def _format(operator: Operator, format_: str) -> str:
+    return format_ or operator.settings.store.format
+
+
+def _hashed(password: str) -> str:
+    from mailserver.accounts.passwords import hash_password
+
+    try:
+        return hash_password(password)
+    except ValueError as error:
+        raise Refusal(os.EX_DATAERR, str(error)) from error
+
+
+def _password(from_stdin: bool, address: Address, operator: Operator) -> str:
+    """The password, never from an argument: arguments are seen by everybody on the machine."""
+    _ = operator.settings  # what is wrong with them should be known before anybody types
+    if from_stdin:
+        return _line_of_stdin()
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "there is no terminal to ask for the password at; give it with --password-stdin.",
+            click.get_current_context(),
+        )
+    answer: str = click.prompt(f"Password for {address}", hide_input=True, confirmation_prompt=True, err=True)
+    return answer
+
+
+def _line_of_stdin() -> str:
+    octets = sys.stdin.buffer.readline(16 * 1024)
+    try:
+        return octets.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise Refusal(os.EX_DATAERR, "the password on standard input is not UTF-8") from None
