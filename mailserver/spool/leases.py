@@ -1,0 +1,123 @@
+"""Which recipients are due, and the leases under which they are given out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from mailserver.spool.rows import WAITING_COLUMNS, envelope_from, waiting_from
+from mailserver.spool.schema import NEVER
+from mailserver.values.content import Content
+from mailserver.values.envelope import Entry, Waiting
+
+RECIPIENTS_PER_ENTRY = 1000
+"""Recipients of one message that one ``Entry`` holds; the others come with the next page."""
+
+_RECIPIENTS_PER_PAGE = 10_000
+
+_DUE = """
+SELECT DISTINCT next_attempt, entry FROM recipient
+WHERE next_attempt IS NOT NULL AND next_attempt <= ? ORDER BY next_attempt, entry LIMIT ?
+"""
+_NEXT_DUE = """
+SELECT next_attempt FROM recipient WHERE next_attempt IS NOT NULL ORDER BY next_attempt LIMIT 1
+"""
+_ENTRY = """
+SELECT arrived, reverse_local, reverse_domain, parameters, size, content IS NULL FROM entry WHERE id = ?
+"""
+# One JSON text and not a row for each: every row would cost a turn with the GIL.
+_RECIPIENTS = f"""
+SELECT json_group_array(json_array({WAITING_COLUMNS})) FROM (
+    SELECT {WAITING_COLUMNS} FROM recipient WHERE next_attempt = ? AND entry = ? ORDER BY number LIMIT ?
+)
+"""
+_LEASE = "UPDATE recipient SET next_attempt = NULL WHERE next_attempt = ? AND entry = ? AND number <= ?"
+_SET_ASIDE_RECIPIENTS = f"UPDATE recipient SET next_attempt = {NEVER!r} WHERE next_attempt = ? AND entry = ?"
+_SET_ASIDE = "UPDATE entry SET hold = ? WHERE id = ?"
+
+ContentOf = Callable[[int, int, bool], Content]
+"""``(entry, size, has a file)`` -> its content."""
+
+
+@dataclass(slots=True)
+class _Page:
+    """One entry's recipients on their way out."""
+
+    number: int
+    waiting: list[Waiting]
+
+
+def expire_leases(db: sqlite3.Connection) -> None:
+    """Make due what an earlier process had leased when it ended."""
+    db.execute("UPDATE recipient SET next_attempt = 0 WHERE next_attempt IS NULL")
+
+
+def next_due(db: sqlite3.Connection) -> float | None:
+    """When the first recipient that waits falls due; seconds since the epoch."""
+    row = db.execute(_NEXT_DUE).fetchone()
+    return None if row is None or row[0] >= NEVER else float(row[0])
+
+
+def lease_due(
+    db: sqlite3.Connection, now: float, limit: int, content_of: ContentOf, recovered_before: int
+) -> Sequence[Entry]:
+    """At most ``limit`` entries with recipients that are due at ``now``, leased in one commit.
+
+    An entry that cannot be read back is held (``entry.hold`` says why) and stops nobody else.
+    """
+    if not db.execute(_DUE, (now, 1)).fetchone():
+        return ()
+    db.execute("BEGIN IMMEDIATE")
+    pages: dict[int, _Page] = {}
+    room = _RECIPIENTS_PER_PAGE
+    for when, number in db.execute(_DUE, (now, limit)).fetchall():
+        page = pages.setdefault(number, _Page(number, []))
+        wanted = min(room, RECIPIENTS_PER_ENTRY - len(page.waiting))
+        if wanted > 0:
+            room -= _lease(db, page, when, wanted)
+    entries = list(_entries(db, pages.values(), content_of, recovered_before))
+    db.execute("COMMIT")
+    return entries
+
+
+def _lease(db: sqlite3.Connection, page: _Page, when: float, wanted: int) -> int:
+    """Add up to ``wanted`` recipients to ``page``; how many they were."""
+    try:
+        (text,) = db.execute(_RECIPIENTS, (when, page.number, wanted)).fetchone()
+        waiting = [waiting_from(row) for row in json.loads(text)]
+        last = waiting[-1].recipient.number
+    except (ValueError, TypeError, LookupError, AttributeError, sqlite3.OperationalError) as error:
+        _set_aside(db, page.number, f"its recipients cannot be read: {error}")
+        db.execute(_SET_ASIDE_RECIPIENTS, (when, page.number))
+        return 0
+    db.execute(_LEASE, (when, page.number, last))
+    page.waiting += waiting
+    return len(waiting)
+
+
+def _set_aside(db: sqlite3.Connection, number: int, reason: str) -> None:
+    db.execute(_SET_ASIDE, (f"set aside: {reason}", number))
+
+
+def _entries(
+    db: sqlite3.Connection, pages: Iterable[_Page], content_of: ContentOf, recovered_before: int
+) -> Iterable[Entry]:
+    for page in pages:
+        if not page.waiting:
+            continue
+        waiting = tuple(page.waiting)
+        try:
+            arrived, local, domain, parameters, size, has_file = db.execute(_ENTRY, (page.number,)).fetchone()
+            envelope = envelope_from(local, domain, parameters, waiting)
+        except (ValueError, TypeError, AttributeError, sqlite3.OperationalError) as error:
+            _set_aside(db, page.number, f"its envelope cannot be read: {error}")
+            for one in waiting:
+                db.execute(
+                    f"UPDATE recipient SET next_attempt = {NEVER!r} WHERE entry = ? AND number = ?",
+                    (page.number, one.recipient.number),
+                )
+            continue
+        content = content_of(page.number, size, bool(has_file))
+        yield Entry(page.number, arrived, envelope, waiting, content, page.number < recovered_before)

@@ -1,0 +1,120 @@
+"""Envelopes, recipients and outcomes as rows of the spool, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mailserver.values.address import Address
+from mailserver.values.envelope import Envelope, Recipient, Waiting
+from mailserver.values.outcome import Delayed
+
+# Not ensure_ascii: a lone surrogate must fail here, for its own message alone, and not reach the
+# table as octets that nobody can read back.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+_REASON_CHARACTERS = 1000
+
+Row = Sequence[Any]
+
+
+def _checked(row: list[Any]) -> str:
+    """``row`` as JSON.
+
+    Raises:
+        ValueError: a text holds a NUL, where SQLite's JSON would end it, or a lone surrogate
+            (``UnicodeEncodeError``).
+    """
+    text = _encode(row)
+    if not text.isascii():
+        text.encode()
+    if "\\u0000" in text and any("\0" in item for item in row if isinstance(item, str)):
+        raise ValueError("a NUL in an address or parameter")
+    return text
+
+
+def entry_row(number: int, arrived: float, envelope: Envelope) -> str:
+    """A row of ``entry`` as a JSON array that is still open: the place of the content follows."""
+    path = envelope.reverse_path
+    return _checked([number, arrived, path.local, path.domain, _parameters(envelope)])[:-1]
+
+
+def recipient_rows(entry: int, recipients: Iterable[Recipient]) -> str:
+    """Rows of ``recipient`` as JSON arrays with commas between them."""
+    return ",".join([_recipient_row(entry, recipient) for recipient in recipients])
+
+
+def _recipient_row(entry: int, recipient: Recipient) -> str:
+    address, original = recipient.address, recipient.original
+    same = original == address
+    return _checked(
+        [
+            entry,
+            recipient.number,
+            address.local,
+            address.domain,
+            None if same else original.local,
+            None if same else original.domain,
+            recipient.orcpt,
+            ",".join(sorted(recipient.notify)),
+        ]
+    )
+
+
+def delayed_row(entry: int, outcome: Delayed) -> str:
+    """``[entry, number, retry_at, reason, warned]``; the reason is made safe, never refused."""
+    reason = outcome.diagnostic[:_REASON_CHARACTERS].replace("\0", "?").encode("utf-8", "replace").decode()
+    return _checked([entry, outcome.recipient.number, outcome.retry_at, reason, int(outcome.warned)])
+
+
+def _parameters(envelope: Envelope) -> str:
+    """What MAIL's parameters said, as JSON without those that say nothing."""
+    given: dict[str, Any] = {}
+    if envelope.body != "7BIT":
+        given["body"] = envelope.body
+    if envelope.smtputf8:
+        given["smtputf8"] = True
+    if envelope.ret:
+        given["ret"] = envelope.ret
+    if envelope.envid:
+        given["envid"] = envelope.envid
+    return _encode(given) if given else "{}"
+
+
+def envelope_from(
+    reverse_local: str, reverse_domain: str, parameters: str, waiting: Sequence[Waiting]
+) -> Envelope:
+    """The envelope of those recipients that are in ``waiting``.
+
+    Raises:
+        ValueError, TypeError, AttributeError: the row is damaged.
+    """
+    given = json.loads(parameters)
+    return Envelope(
+        reverse_path=Address(reverse_local, reverse_domain),
+        recipients=tuple(one.recipient for one in waiting),
+        body=str(given.get("body", "7BIT")),
+        smtputf8=bool(given.get("smtputf8", False)),
+        ret=str(given.get("ret", "")),
+        envid=str(given.get("envid", "")),
+    )
+
+
+WAITING_COLUMNS = (
+    "number, local, domain, original_local, original_domain, orcpt, notify, attempts, reason, warned"
+)
+"""The columns of ``recipient`` that ``waiting_from`` reads, in its order."""
+
+
+def waiting_from(row: Row) -> Waiting:
+    """A recipient as the spool keeps it.
+
+    Raises:
+        ValueError, TypeError: the row is damaged.
+    """
+    number, local, domain, original_local, original_domain, orcpt, notify, attempts, reason, warned = row
+    address = Address(local, domain)
+    original = address if original_local is None else Address(original_local, original_domain)
+    words = frozenset(notify.split(",")) if notify else frozenset()
+    return Waiting(Recipient(number, address, original, orcpt, words), attempts, reason, bool(warned))

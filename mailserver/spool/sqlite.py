@@ -1,0 +1,303 @@
+"""The embedded spool: SQLite in WAL mode, one thread that commits for everybody who is waiting."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+from zope.interface import implementer
+
+from mailserver.durable import Disk
+from mailserver.interfaces import ISpool, ISpoolWriter, Notice, SpoolFull, SpoolUnavailable
+from mailserver.spool import leases
+from mailserver.spool.bodies import Bodies, BodyStream
+from mailserver.spool.committer import Call, Committer, NewEntry, Write
+from mailserver.spool.content import ContentReader, StoredContent
+from mailserver.spool.rows import delayed_row, entry_row, recipient_rows
+from mailserver.spool.schema import SpoolUnusable, bodies_path, lock_path, open_for_writing, spool_path
+from mailserver.values.content import Content, FileContent, MemoryContent
+from mailserver.values.envelope import Entry, Envelope, Waiting
+from mailserver.values.outcome import Delayed, Outcome
+
+T = TypeVar("T")
+
+IN_DATABASE_OCTETS = 256 * 1024
+"""Content up to this size lives in the database, larger content in a file of its own."""
+
+IN_MEMORY_OCTETS = 64 * 1024
+"""Content up to this size stays in memory from acceptance to delivery."""
+
+_WORKER_BITS = 10
+
+
+class SpoolNumbers:
+    """Numbers for entries: microseconds and the worker's own, strictly increasing, below 2**63.
+
+    A number must never come back: a mailbox file is named after it, and a second message of that
+    name would be taken for a delivery that is repeated.  So a clock that goes back does not matter,
+    and ``after`` is the highest number that an earlier process may have given out.
+    """
+
+    def __init__(self, worker: int, after: int, now: Callable[[], float]) -> None:
+        self._worker = worker
+        self._last = after >> _WORKER_BITS
+        self._now = now
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        """A new number."""
+        with self._lock:
+            self._last = max(self._last + 1, int(self._now() * 1e6))
+            return self._last << _WORKER_BITS | self._worker
+
+
+@implementer(ISpoolWriter)
+class SpoolWriter:
+    """One message on its way in: in memory while it is small, then in a file of its own."""
+
+    def __init__(self, spool: SqliteSpool, number: int) -> None:
+        self.id = number
+        self._spool = spool
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._stream: BodyStream | None = None
+        self._ended = False
+
+    def write(self, chunk: bytes) -> Future[None] | None:
+        """See ``ISpoolWriter``."""
+        if self._ended:
+            return None
+        self._size += len(chunk)
+        if self._stream is not None:
+            return self._stream.write(chunk)
+        self._chunks.append(chunk)
+        if self._size <= IN_DATABASE_OCTETS:
+            return None
+        self._stream = self._spool.bodies.begin(self.id)
+        octets, self._chunks = b"".join(self._chunks), []
+        return self._stream.write(octets)
+
+    def commit(self, envelope: Envelope) -> Future[Entry]:
+        """See ``ISpoolWriter``."""
+        if self._ended:
+            return _failed(SpoolUnavailable("the message was ended before"))
+        self._ended = True
+        chunks, self._chunks = self._chunks, []
+        if self._stream is None:
+            return self._spool.keep(self.id, envelope, b"".join(chunks))
+        return self._spool.keep_file(self.id, envelope, self._size, self._stream)
+
+    def abort(self) -> None:
+        """See ``ISpoolWriter``."""
+        if self._ended:
+            return
+        self._ended = True
+        self._chunks = []
+        if self._stream is not None:
+            self._stream.discard()
+
+
+@implementer(ISpool)
+class SqliteSpool:
+    """The spool of one worker process, in ``folder``; ``worker`` is 0 to 1023.
+
+    Construction touches nothing; ``start`` opens and ``stop`` closes, and both block.
+    """
+
+    def __init__(
+        self, folder: Path, disk: Disk, worker: int = 0, now: Callable[[], float] = time.time
+    ) -> None:
+        if not 0 <= worker < 1 << _WORKER_BITS:
+            raise ValueError(f"a worker's number is 0 to {(1 << _WORKER_BITS) - 1}, not {worker}")
+        self._folder = folder
+        self._disk = disk
+        self._worker = worker
+        self._now = now
+        self._opened: ExitStack | None = None
+
+    def start(self) -> None:
+        """Open the files, after privileges are dropped; what an earlier process left is due.
+
+        Raises:
+            SpoolUnusable: with a text for the administrator.
+        """
+        path = spool_path(self._folder, self._worker)
+        with ExitStack() as opened:
+            try:
+                self._disk.make_folder(self._folder)
+                self._open(path, opened)
+            except (OSError, sqlite3.Error) as error:
+                raise SpoolUnusable(f"the spool {path} cannot be opened: {error}") from error
+            self._opened = opened.pop_all()
+        self._first = self._numbers.next()
+        self._committer.start()
+
+    def _open(self, path: Path, opened: ExitStack) -> None:
+        """Open everything; ``opened`` closes it again, in the reverse order."""
+        opened.callback(os.close, _exclusive(lock_path(self._folder, self._worker)))
+        db = open_for_writing(path)
+        opened.callback(db.close)
+        leases.expire_leases(db)
+        self._disk.sync_folder(self._folder)
+        self._reader = ContentReader(path)
+        opened.callback(self._reader.close)
+        self.bodies = Bodies(bodies_path(self._folder, self._worker), self._disk)
+        self.bodies.sweep([number for (number,) in db.execute("SELECT id FROM entry WHERE content IS NULL")])
+        self._committer = Committer(db, self.bodies.remove)
+        self._numbers = SpoolNumbers(self._worker, self._committer.mark, self._now)
+
+    def stop(self) -> None:
+        """Finish what was handed over, then close. Later requests fail with ``SpoolUnavailable``.
+
+        Harmless when the spool was never started, and twice.
+        """
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        self.bodies.stop()
+        self._committer.stop()
+        opened.close()
+
+    def begin(self) -> SpoolWriter:
+        """See ``ISpool``."""
+        return SpoolWriter(self, self._numbers.next())
+
+    def due(self, now: float, limit: int) -> Future[Sequence[Entry]]:
+        """See ``ISpool``; at most 1,000 recipients of a message in one entry."""
+        return self._call(lambda db: leases.lease_due(db, now, limit, self._content, self._first))
+
+    def next_due(self) -> Future[float | None]:
+        """See ``ISpool``."""
+        return self._call(leases.next_due)
+
+    def give_back(self, entry: Entry) -> Future[None]:
+        """See ``ISpool``."""
+        future: Future[None] = Future()
+        rows = ",".join([f"[{entry.id},{one.recipient.number}]" for one in entry.waiting])
+        self._committer.put(Write(future, None, returned=rows))
+        return future
+
+    def record(
+        self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
+    ) -> Future[Sequence[Entry]]:
+        """See ``ISpool``."""
+        finished: list[str] = []
+        delayed: list[str] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Delayed):
+                delayed.append(delayed_row(entry.id, outcome))
+            else:
+                finished.append(f"[{entry.id},{outcome.recipient.number}]")
+        future: Future[Sequence[Entry]] = Future()
+        try:
+            made = [self._new(self._numbers.next(), one.envelope, one.content) for one in notices]
+        except ValueError as error:
+            future.set_exception(SpoolUnavailable(str(error)))
+            return future
+        gone = (entry.id,) if finished else ()
+        self._committer.put(
+            Write(
+                future,
+                [one for _, one in made],
+                entries=[row for row, _ in made],
+                finished=",".join(finished),
+                delayed=",".join(delayed),
+                gone=gone,
+                with_file=gone if isinstance(entry.content, FileContent) else (),
+            )
+        )
+        return future
+
+    def keep(self, number: int, envelope: Envelope, octets: bytes) -> Future[Entry]:
+        """Commit a message that lives in the database."""
+        future: Future[Entry] = Future()
+        try:
+            row, entry = self._new(number, envelope, octets)
+        except ValueError as error:
+            future.set_exception(SpoolUnavailable(str(error)))
+        else:
+            self._committer.put(Write(future, entry, entries=(row,)))
+        return future
+
+    def keep_file(self, number: int, envelope: Envelope, size: int, stream: BodyStream) -> Future[Entry]:
+        """Sync a message's file, then commit its envelope."""
+        future: Future[Entry] = Future()
+        arrived = self._now()
+        try:
+            head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope.recipients)
+        except ValueError as error:
+            stream.discard()
+            future.set_exception(SpoolUnavailable(str(error)))
+            return future
+        row = NewEntry(number, head, rows, size, None)
+
+        def synced(ending: Future[Path]) -> None:
+            error = ending.exception()
+            if error is not None:
+                future.set_exception(error)
+                return
+            entry = _leased(number, arrived, envelope, FileContent(ending.result(), size))
+            self._committer.put(Write(future, entry, entries=(row,)))
+
+        def committed(done: Future[Entry]) -> None:
+            # A full disk wrote nothing, and wants its room back.  After any other fault the row
+            # may yet be found on the disk, so the file stays until the next start looks.
+            if isinstance(done.exception(), SpoolFull):
+                stream.discard()
+
+        future.add_done_callback(committed)
+        stream.finish().add_done_callback(synced)
+        return future
+
+    def _new(self, number: int, envelope: Envelope, octets: bytes) -> tuple[NewEntry, Entry]:
+        arrived = self._now()
+        head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope.recipients)
+        size = len(octets)
+        content = MemoryContent(octets) if size <= IN_MEMORY_OCTETS else self._content(number, size, False)
+        return NewEntry(number, head, rows, size, octets), _leased(number, arrived, envelope, content)
+
+    def _content(self, number: int, size: int, has_file: bool) -> Content:
+        if has_file:
+            return FileContent(self.bodies.path(number), size)
+        return StoredContent(self._reader, number, size)
+
+    def _call(self, function: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._committer.put(Call(future, function))
+        return future
+
+
+def _leased(number: int, arrived: float, envelope: Envelope, content: Content) -> Entry:
+    return Entry(number, arrived, envelope, tuple([Waiting(one) for one in envelope.recipients]), content)
+
+
+def _failed(error: SpoolUnavailable) -> Future[Entry]:
+    future: Future[Entry] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _exclusive(path: Path) -> int:
+    """An open file that only one process can hold.
+
+    Raises:
+        SpoolUnusable: another process has it.
+        OSError: it cannot be made.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise SpoolUnusable(f"another server uses the spool ({path} is locked)") from None
+        raise
+    return fd
