@@ -112,6 +112,8 @@ class IDeliveryAgent(Interface):
 class IMailbox(Interface):
     """One user's mail at rest."""
 
+    format: str = Attribute("``maildir`` or ``mbox``, as logs and outcomes name it")
+
     def deliver(delivery: Delivery) -> Future[None]:
         """Put a message into the mailbox; done when it is durable.
 
