@@ -62,7 +62,7 @@ class MboxLocks:
     def _enter(self, path: str) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: path not in self._held, self._patience):
-                raise MailboxUnavailable(f"{path} is in use by another delivery or session")
+                raise MailboxUnavailable(f"{_shown(path)} is in use by another delivery or session")
             self._held.add(path)
 
 
@@ -124,7 +124,7 @@ def _lock_file(fd: int, path: str, deadline: float) -> None:
             if error.errno not in _BUSY:
                 raise
         if time.monotonic() >= deadline:
-            raise MailboxUnavailable(f"{path} is locked by another program")
+            raise MailboxUnavailable(f"{_shown(path)} is locked by another program")
         time.sleep(_PAUSE)
 
 
@@ -144,11 +144,16 @@ def _try_lock(fd: int) -> None:
 def _refuse_foreign(fd: int, path: str) -> None:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
-        raise MailboxUnavailable(f"{path} is not a regular file")
+        raise MailboxUnavailable(f"{_shown(path)} is not a regular file")
     if found.st_uid != os.geteuid():
-        raise MailboxUnavailable(f"{path} belongs to another user (uid {found.st_uid})")
+        raise MailboxUnavailable(f"{_shown(path)} belongs to another user")
     if found.st_nlink != 1:
-        raise MailboxUnavailable(f"{path} has {found.st_nlink} names; mail goes only to files with one")
+        raise MailboxUnavailable(f"{_shown(path)} has more than one name (hard links)")
+
+
+def _shown(path: str) -> str:
+    """A file as a report to the sender may name it: without the path of the store."""
+    return os.path.basename(path)
 
 
 class _Dotlock:
@@ -160,7 +165,7 @@ class _Dotlock:
             if self._is_stale():
                 self._break()
             elif time.monotonic() >= deadline:
-                raise MailboxUnavailable(f"{path} is held by another program")
+                raise MailboxUnavailable(f"{_shown(path)} is held by another program")
             else:
                 time.sleep(_PAUSE)
 

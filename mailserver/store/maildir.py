@@ -38,6 +38,8 @@ class Maildirs:
 class MaildirMailbox:
     """One user's Maildir."""
 
+    format = "maildir"
+
     def __init__(self, shared: Maildirs, path: str) -> None:
         self._shared = shared
         self._path = path

@@ -76,9 +76,9 @@ class MaildirWriter:
                 self._disk.make_folder(folder)
             found = os.lstat(folder)
             if not stat.S_ISDIR(found.st_mode):
-                raise MailboxUnavailable(f"{folder} is not a folder")
+                raise MailboxUnavailable(f"{_shown(folder, mailbox)} is not a folder")
             if found.st_uid != os.geteuid():
-                raise MailboxUnavailable(f"{folder} belongs to another user (uid {found.st_uid})")
+                raise MailboxUnavailable(f"{_shown(folder, mailbox)} belongs to another user")
         filesystem = self._filesystems.get(found.st_dev)
         if filesystem is None:
             # The first call must come before the first write: see Disk.sync_filesystem.
@@ -161,6 +161,11 @@ def find(mailbox: str, key: str) -> list[str]:
         for name in os.listdir(f"{mailbox}/{folder}")
         if name.startswith(key)
     ]
+
+
+def _shown(folder: str, mailbox: str) -> str:
+    """A folder as a report to the sender may name it: without the path of the store."""
+    return os.path.relpath(folder, os.path.dirname(mailbox))
 
 
 def _key(delivery: Delivery) -> str:

@@ -177,6 +177,8 @@ def _write(file: DurableFile, separated: bytes, delivery: Delivery) -> None:
 class MboxMailbox:
     """One user's mbox."""
 
+    format = "mbox"
+
     def __init__(self, shared: MboxDeliveries, path: str) -> None:
         self._shared = shared
         self._path = path
