@@ -295,11 +295,11 @@ class Pop3Session(Protocol):
     def _hang_up(self, event: HangUp) -> None:
         self._flush()
         self._closing = True
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._settings.clock.callLater(CLOSING_SECONDS, self._timed_out)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _release(self) -> None:
         drop, self._drop = self._drop, None

@@ -343,7 +343,8 @@ class Pop3Server:
     # -- after log-in --------------------------------------------------------------------------
 
     def _summary(self) -> str:
-        return f"{len(self._listings) - len(self._marked)} messages, {self._octets} octets"
+        messages = len(self._listings) - len(self._marked)
+        return f"{messages} message{'' if messages == 1 else 's'}, {self._octets} octets"
 
     def _message(self, word: bytes) -> int | None:
         """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
