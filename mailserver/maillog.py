@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailserver.values.address import Address
 from mailserver.values.envelope import Entry
@@ -67,11 +68,7 @@ def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float) -> None:
     """What became of each recipient in one attempt."""
     for outcome in outcomes:
         recipient = outcome.recipient
-        original = (
-            ""
-            if recipient.original == recipient.address
-            else f", orig_to=<{printable(str(recipient.original))}>"
-        )
+        asked = printable(str(recipient.original)) if recipient.original != recipient.address else ""
         log.info(
             "{queue_id}: to=<{to}>{original}, relay={relay}, delay={delay:.2f}, dsn={status}, "
             "status={word} ({diagnostic})",
@@ -131,6 +128,10 @@ def pop3_session(
 
 def fault(where: str, error: BaseException | None, queue_id: str = "NOQUEUE") -> None:
     """Something of ours went wrong; the message it happened to is safe, and this is where to look."""
-    log.failure(
-        "{queue_id}: {where}: {error}", None, queue_id=queue_id, where=where, error=printable(repr(error))
+    log.critical(
+        "{queue_id}: {where}: {error}",
+        queue_id=queue_id,
+        where=printable(where),
+        error=printable(repr(error)),
+        log_failure=Failure(error) if error is not None else None,
     )
