@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mailserver.values.address import domain_key
 from mailserver.values.units import octets_from, seconds_from
@@ -255,16 +255,27 @@ def _routes(value: object) -> Mapping[str, str]:
     return value
 
 
+def _url(text: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError from None
+    try:
+        return parts, parts.port
+    except ValueError:
+        raise ValueError("the port is a number from 1 to 65535") from None
+
+
 def _route(value: object) -> str:
     """``smtp://host:port``; the host is a name, an IPv4 address, or an IPv6 address in brackets."""
     text = _text(value)
-    parts = urlsplit(text)
+    parts, port = _url(text)
     if parts.scheme != "smtp" or not parts.hostname or parts.path or parts.query or parts.fragment:
         raise ValueError
     if parts.username is not None:
         raise ValueError("credentials do not belong here")
-    if parts.port is not None:
-        _port(str(parts.port))
+    if port is not None:
+        _port(str(port))
     try:
         ip_address(parts.hostname)
     except ValueError:

@@ -113,7 +113,7 @@ class Settings:
     its own certificate.  ``load`` makes every path absolute.
     """
 
-    hostname: Annotated[str, NAME] = attrs.field(factory=socket.getfqdn)
+    hostname: Annotated[str, NAME] = attrs.field(factory=lambda: socket.getfqdn())
     domains: Annotated[tuple[str, ...], each(DOMAIN, at_least=1)] = attrs.field()
     state: FilePath = Path("state")
     workers: Annotated[int, Kind("a number of processes, 0 for one per core", "1", whole(0, 256))] = 1
