@@ -520,12 +520,12 @@ class Pop3Factory(Factory):
         """End every session when its command is answered, or after ``CLOSING_SECONDS`` at once."""
         if not self.sessions:
             return succeed(None)
-        self._all_ended = Deferred()
+        all_ended = self._all_ended = Deferred()
         patience = self.settings.clock.callLater(CLOSING_SECONDS, self._abort_all)
-        self._all_ended.addCallback(lambda _: patience.cancel() if patience.active() else None)
+        all_ended.addCallback(lambda _: patience.cancel() if patience.active() else None)
         for session in list(self.sessions):
             session.stop()
-        return self._all_ended
+        return all_ended
 
     def _abort_all(self) -> None:
         for session in list(self.sessions):
