@@ -152,12 +152,17 @@ def _local_part(text: bytes, begin: int) -> tuple[str, int]:
         found = _QUOTED_STRING.match(text, begin)
         if not found:
             raise Malformed("the local part is malformed")
+        _check_local_part(found[1], 2 * LOCAL_PART_OCTETS)  # every octet may be a quoted pair
         octets = _QUOTED_PAIR.sub(rb"\1", found[1])
     if not octets:
         raise Malformed("the local part is empty")
-    if len(octets) > LOCAL_PART_OCTETS:
-        raise Malformed(f"a local part has at most {LOCAL_PART_OCTETS} octets")
+    _check_local_part(octets, LOCAL_PART_OCTETS)
     return _text(octets), found.end()
+
+
+def _check_local_part(octets: bytes, limit: int) -> None:
+    if len(octets) > limit:
+        raise Malformed(f"a local part has at most {LOCAL_PART_OCTETS} octets")
 
 
 def _domain(text: bytes, begin: int) -> tuple[str, int]:
