@@ -2,7 +2,7 @@
 
 Exit codes are those of sysexits: 64 a wrong command, 65 wrong data, 66 no such file, 67 no such user
 or entry, 69 unavailable, 70 a fault of ours, 73 exists already, 74 a failing disk, 77 not permitted,
-78 a wrong configuration; and 1 when a question was answered with no.
+78 a wrong configuration; and 1 when a question was answered with no, or the reader of the output went away.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class Program(click.Group):
 def _exit_code(run: Callable[[], object]) -> int:
     try:
         result = run()
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return os.EX_USAGE
@@ -56,9 +55,6 @@ def _exit_code(run: Callable[[], object]) -> int:
         return _say(os.EX_USAGE, error.format_message())
     except Refusal as refusal:
         return _say(refusal.exit_code, str(refusal))
-    except BrokenPipeError:  # the reader of our output, `head` perhaps, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return os.EX_OK
     except PermissionError as error:
         return _say(os.EX_NOPERM, f"{error.filename}: {error.strerror}; {WHO_MAY}")
     except OSError as error:

@@ -11,7 +11,7 @@ import click
 
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
-from mailserver.values.units import duration_text, octets_text
+from mailserver.values.units import duration_text, octets_from
 
 if TYPE_CHECKING:
     from mailserver.config import Settings
@@ -89,10 +89,11 @@ def as_table(settings: Settings) -> dict[str, Any]:
 
 
 def _size_text(octets: int) -> str | int:
-    from mailserver.values.units import octets_from
-
-    text = octets_text(octets)
-    return text if octets_from(text) == octets else octets
+    """With the largest unit that loses nothing."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if octets % octets_from(f"1 {unit}") == 0:
+            return f"{octets // octets_from(f'1 {unit}')} {unit}"
+    return octets
 
 
 def as_toml(table: dict[str, Any], name: str = "") -> str:
