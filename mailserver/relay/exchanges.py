@@ -1,0 +1,269 @@
+"""Where mail for a domain goes: routes, address literals, MX records (RFC 5321 §5.1, RFC 7505)."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface import implementer
+
+from mailserver.interfaces import (
+    Exchange,
+    IMailExchanges,
+    LookupDelayed,
+    LoopsBack,
+    NoExchange,
+    NoSuchDomain,
+    NullMX,
+)
+from mailserver.relay.resolver import NameNotFound, Resolver
+from mailserver.relay.routes import Route, RouteTable
+from mailserver.values.address import domain_key
+
+T = TypeVar("T")
+
+NO_HOST = frozenset({".", "@", ""})
+"""How the root may be written, which as a mail exchange means none."""
+HOSTS = 10
+"""How many mail exchanges of one domain are looked up; who lists a thousand has no use for them."""
+ADDRESSES = 5
+"""How many addresses of one host are kept."""
+REMEMBERED_DOMAINS = 10_000
+LONGEST_MEMORY = 3600.0
+"""Seconds for which an answer is believed at most, whatever its TTL."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """A domain's usable hosts in groups of equal preference, the best first; ``expires`` in
+    seconds since the epoch."""
+
+    groups: tuple[tuple[Exchange, ...], ...]
+    expires: float
+
+
+@implementer(IMailExchanges)
+class MailExchanges:
+    """Routes first, then address literals, then DNS.
+
+    Answers are remembered for their TTL, and a question that is already being asked is not asked
+    twice; the order among equals is drawn anew for every caller.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        routes: RouteTable,
+        hostname: str,
+        port: int = 25,
+        allow_loopback: bool = False,
+        shuffle: Callable[[list[Exchange]], None] = random.shuffle,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """``hostname`` is our own name; ``port`` where other servers listen."""
+        self._resolver = resolver
+        self._routes = routes
+        self._own_name = domain_key(hostname)
+        self._port = port
+        self._allow_loopback = allow_loopback
+        self._shuffle = shuffle
+        self._now = now
+        self._known: OrderedDict[str, _Candidates] = OrderedDict()
+        self._asked: dict[str, list[Deferred[_Candidates]]] = {}
+
+    def exchanges(self, domain: str) -> Deferred[Sequence[Exchange]]:
+        """The hosts to try, in order."""
+        route = self._routes.route(domain)
+        if route is not None:
+            return Deferred.fromCoroutine(self._routed(route))
+        return Deferred.fromCoroutine(self._by_domain(domain))
+
+    # Routes: the administrator's word; nothing is refused, and a fault of ours never bounces mail.
+
+    async def _routed(self, route: Route) -> Sequence[Exchange]:
+        literal = _parsed(route.host)
+        if literal is not None:
+            return [Exchange(route.host, route.port, (str(literal),))]
+        if route.host == "localhost":
+            return [Exchange(route.host, route.port, ("127.0.0.1", "::1"))]
+        addresses, _ = await self._addresses(route.host)
+        if isinstance(addresses, Exception) or not addresses:
+            raise LookupDelayed(f"the next hop {route.host} has no address")
+        return [Exchange(route.host, route.port, addresses[:ADDRESSES])]
+
+    # Domains -------------------------------------------------------------------------------------
+
+    async def _by_domain(self, domain: str) -> Sequence[Exchange]:
+        if domain.startswith("["):
+            return [self._literal(domain)]
+        candidates = await self._candidates(domain_key(domain))
+        ordered: list[Exchange] = []
+        for group in candidates.groups:
+            equals = list(group)
+            self._shuffle(equals)
+            ordered += equals
+        return ordered
+
+    def _literal(self, domain: str) -> Exchange:
+        inside = domain.removeprefix("[").removesuffix("]")
+        address = _parsed(inside[5:] if inside[:5].lower() == "ipv6:" else inside)
+        if address is None or not domain.endswith("]"):
+            raise NoSuchDomain(f"{domain} is not an address literal")
+        if self._is_refused(address):
+            raise NoExchange(f"{domain} is an address that no mail is sent to")
+        return Exchange(domain, self._port, (str(address),))
+
+    async def _candidates(self, domain: str) -> _Candidates:
+        known = self._known.get(domain)
+        if known is not None and known.expires > self._now():
+            self._known.move_to_end(domain)
+            return known
+        if domain in self._asked:
+            waiting: Deferred[_Candidates] = Deferred()
+            self._asked[domain].append(waiting)
+            return await waiting
+        self._asked[domain] = []
+        try:
+            candidates = await self._from_dns(domain)
+        except Exception as error:
+            for waiting in self._asked.pop(domain):
+                waiting.errback(error)
+            raise
+        self._remember(domain, candidates)
+        for waiting in self._asked.pop(domain):
+            waiting.callback(candidates)
+        return candidates
+
+    def _remember(self, domain: str, candidates: _Candidates) -> None:
+        self._known[domain] = candidates
+        self._known.move_to_end(domain)
+        if len(self._known) > REMEMBERED_DOMAINS:
+            self._known.popitem(last=False)
+
+    # DNS -----------------------------------------------------------------------------------------
+
+    async def _from_dns(self, domain: str) -> _Candidates:
+        try:
+            answer = await self._resolver.lookup(domain, "MX")
+        except NameNotFound as error:
+            raise NoSuchDomain(str(error)) from None
+        names = {0: {domain}} if answer.rrset is None else _by_preference(domain, answer.rrset)
+        listed = self._without_us(domain, names)
+        return await self._with_addresses(domain, listed, answer.rrset is None, answer.expiration)
+
+    def _without_us(self, domain: str, names: dict[int, set[str]]) -> list[list[str]]:
+        """Best first; our own preference and all behind it go (RFC 5321 §5.1)."""
+        listed: list[list[str]] = []
+        for preference in sorted(names):
+            if self._own_name in names[preference]:
+                break
+            # A "." among other names is no host (RFC 7505 §3).
+            listed.append(sorted(names[preference] - NO_HOST))
+        if not any(listed):
+            raise LoopsBack(f"mail for {domain} loops back to {self._own_name}")
+        return listed
+
+    async def _with_addresses(
+        self, domain: str, listed: list[list[str]], implicit: bool, expires: float
+    ) -> _Candidates:
+        hosts = [(rank, name) for rank, group in enumerate(listed) for name in group][:HOSTS]
+        found = await _all([self._addresses(name) for _, name in hosts])
+        groups: dict[int, list[Exchange]] = {}
+        troubles: list[Exception] = []
+        refused = False
+        for (rank, name), (addresses, until) in zip(hosts, found, strict=True):
+            if isinstance(addresses, Exception):
+                troubles.append(addresses)
+                continue
+            usable = [a for a in addresses if not self._is_refused(ip_address(a))]
+            refused = refused or len(usable) < len(addresses)
+            if usable:
+                expires = min(expires, until)
+                exchange = Exchange(name, self._port, tuple(usable[:ADDRESSES]))
+                groups.setdefault(rank, []).append(exchange)
+        if not groups:
+            raise _nowhere(domain, implicit, refused, troubles)
+        expires = min(expires, self._now() + LONGEST_MEMORY)
+        return _Candidates(tuple(tuple(groups[rank]) for rank in sorted(groups)), expires)
+
+    async def _addresses(self, name: str) -> tuple[tuple[str, ...] | Exception, float]:
+        """The host's addresses, families alternating and IPv4 first, and until when they hold; or
+        why they are not known. No address at all is an empty tuple."""
+        found = await _all([self._family(name, record) for record in ("A", "AAAA")])
+        expires = min(until for _, until in found)
+        v4, v6 = (addresses for addresses, _ in found)
+        if isinstance(v4, Exception) and not isinstance(v6, Exception):
+            v4 = () if v6 else v4
+        if isinstance(v6, Exception) and not isinstance(v4, Exception):
+            v6 = () if v4 else v6
+        if isinstance(v4, Exception):
+            return v4, expires
+        if isinstance(v6, Exception):
+            return v6, expires
+        return _alternating(v4, v6), expires
+
+    async def _family(self, name: str, record: str) -> tuple[tuple[str, ...] | Exception, float]:
+        try:
+            answer = await self._resolver.lookup(name, record)
+        except NameNotFound:
+            return (), self._now() + LONGEST_MEMORY
+        except LookupDelayed as error:
+            return error, self._now()
+        records = answer.rrset or ()
+        return tuple([r.address for r in records][: 2 * ADDRESSES]), answer.expiration
+
+    def _is_refused(self, address: IPv4Address | IPv6Address) -> bool:
+        """What DNS may not send us to: ourselves, nowhere, everybody, this wire."""
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if address.is_loopback:
+            return not self._allow_loopback
+        nowhere = address.is_unspecified or address.is_multicast or address.is_link_local
+        this_network = isinstance(address, IPv4Address) and (int(address) >> 24 in (0, 255))
+        return nowhere or this_network
+
+
+def _by_preference(domain: str, records: Iterable[Any]) -> dict[int, set[str]]:
+    names: dict[int, set[str]] = {}
+    for record in records:
+        name = record.exchange.to_text(omit_final_dot=True).lower()
+        names.setdefault(record.preference, set()).add(name)
+    if all(group <= NO_HOST for group in names.values()):
+        raise NullMX(f"{domain} accepts no mail (null MX)")
+    return names
+
+
+def _nowhere(domain: str, implicit: bool, refused: bool, troubles: list[Exception]) -> Exception:
+    if troubles:
+        return troubles[0]
+    if refused:
+        return NoExchange(f"the mail exchanges of {domain} have no address that mail is sent to")
+    if implicit:
+        return NoSuchDomain(f"{domain} has neither a mail exchange nor an address")
+    # MX records that lead nowhere do not fall back to the domain's own address (RFC 5321 §5.1).
+    return NoExchange(f"none of the mail exchanges of {domain} has an address")
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _alternating(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    pairs: list[str] = []
+    for index in range(max(len(first), len(second))):
+        pairs += [*first[index : index + 1], *second[index : index + 1]]
+    return tuple(pairs)
+
+
+async def _all(coroutines: list[Coroutine[Deferred[Any], Any, T]]) -> list[T]:
+    """Every result, asked for at the same time; none of them may fail but by a bug."""
+    return await gatherResults([Deferred.fromCoroutine(c) for c in coroutines], consumeErrors=True)

@@ -1,0 +1,87 @@
+"""A small DNS server for tests: a dictionary of answers, UDP and TCP on one loopback port."""
+
+import struct
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+
+SILENT, SERVFAIL, WRONG_ID, GARBAGE = "silent", "servfail", "wrong id", "garbage"
+
+
+class FakeDNS(DatagramProtocol):
+    """``records[(name, type)]`` is a list of record texts or one of the words above; a name of
+    which nothing is known does not exist. ``asked`` counts the questions."""
+
+    def __init__(self, records: dict[tuple[str, str], Any], truncate: bool = False) -> None:
+        self.records = records
+        self.truncate = truncate
+        self.asked: list[tuple[str, str]] = []
+
+    def start(self) -> str:
+        self.udp = reactor.listenUDP(0, self, interface="127.0.0.1")
+        number = self.udp.getHost().port
+        factory = Factory.forProtocol(_OverTCP)
+        factory.server = self
+        self.tcp = reactor.listenTCP(number, factory, interface="127.0.0.1")
+        return f"127.0.0.1:{number}"
+
+    async def stop(self) -> None:
+        await maybeDeferred(self.udp.stopListening)
+        await maybeDeferred(self.tcp.stopListening)
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        answer = self.answer(datagram)
+        if answer is None:
+            return
+        if self.truncate:
+            cut = dns.message.make_response(dns.message.from_wire(datagram))
+            cut.flags |= dns.flags.TC
+            answer = cut.to_wire()
+        self.transport.write(answer, addr)
+
+    def answer(self, octets: bytes) -> bytes | None:
+        query = dns.message.from_wire(octets)
+        question = query.question[0]
+        name = question.name.to_text(omit_final_dot=True).lower()
+        kind = question.rdtype.name
+        self.asked.append((name, kind))
+        found = self.records.get((name, kind))
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.RA
+        if found == SILENT:
+            return None
+        if found == GARBAGE:
+            return octets[:2] + b"\x81\x80\xff\xff\xff\xff"
+        if found == SERVFAIL:
+            response.set_rcode(dns.rcode.SERVFAIL)
+        elif found == WRONG_ID:
+            response.id ^= 1
+        elif isinstance(found, list):
+            response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", kind, found))
+        elif ("CNAME", name) in self.records:
+            response.answer.append(
+                dns.rrset.from_text(question.name, 60, "IN", "CNAME", self.records["CNAME", name])
+            )
+        elif not any(name == known for known, _ in self.records):
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        return response.to_wire(max_size=65535)
+
+
+class _OverTCP(Protocol):
+    octets = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.octets += data
+        if len(self.octets) > 2 and len(self.octets) >= 2 + struct.unpack("!H", self.octets[:2])[0]:
+            answer = self.factory.server.answer(self.octets[2:])
+            if answer is not None:
+                # In two pieces, as a network would.
+                framed = struct.pack("!H", len(answer)) + answer
+                self.transport.write(framed[:1])
+                reactor.callLater(0, self.transport.write, framed[1:])
