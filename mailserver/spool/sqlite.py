@@ -37,6 +37,10 @@ IN_MEMORY_OCTETS = 64 * 1024
 
 _WORKER_BITS = 10
 
+# `mailserver queue` looks at the lock for a moment; a start just then must not take it for a server.
+_LOCK_TRIES = 10
+_LOCK_PAUSE = 0.02
+
 
 class SpoolNumbers:
     """Numbers for entries: microseconds and the worker's own, strictly increasing, below 2**63.
@@ -293,11 +297,15 @@ def _exclusive(path: Path) -> int:
         OSError: it cannot be made.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if isinstance(error, BlockingIOError):
-            raise SpoolUnusable(f"another server uses the spool ({path} is locked)") from None
-        raise
-    return fd
+    for last in (False,) * _LOCK_TRIES + (True,):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if not last:
+                time.sleep(_LOCK_PAUSE)
+        except OSError:
+            os.close(fd)
+            raise
+    os.close(fd)
+    raise SpoolUnusable(f"another server uses the spool ({path} is locked)")
