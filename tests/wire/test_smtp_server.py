@@ -35,7 +35,8 @@ READY = [*OPEN, "RCPT TO:<c@d.test>"]
 EVERYTHING = (
     b"EHLO client.test\r\nMAIL FROM:<a@b.test> SIZE=12\r\n"
     b"RCPT TO:<c@d.test>\r\nRCPT TO:<broken\r\nDATA\r\n"
-    b"Subject: x\r\n\r\n..dot\r\n.\r\nmail from:<>\r\nrset\r\nNOOP\r\nHELP MAIL\r\nFOO\r\nVRFY ada\r\nQUIT\r\nNOOP\r\n"
+    b"Subject: x\r\n\r\n..dot\r\n.\r\n"
+    b"mail from:<>\r\nrset\r\nNOOP\r\nHELP MAIL\r\nFOO\r\nVRFY ada\r\nQUIT\r\nNOOP\r\n"
 )
 WHOLE_SESSION = ["250", "250", "250", "501", "354", "250", "250", "250", "250", "214", "500", "250", "221"]
 
@@ -237,7 +238,8 @@ def test_errors_tell_the_syntax_and_what_comes_first() -> None:
 def test_mail_parameters() -> None:
     peer = peer_after(GREETED)
     peer.say(
-        "MAIL FROM:<ü@b.test> size=5  body=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314159 AUTH=e+3Dmc2@b.test\r\n"
+        "MAIL FROM:<ü@b.test> size=5  body=8bitmime SMTPUTF8 "
+        "RET=hdrs ENVID=QQ+2B314159 AUTH=e+3Dmc2@b.test\r\n"
     )
     assert peer.events == [
         MailFrom(Address("ü", "b.test"), 5, "8BITMIME", True, "HDRS", "QQ+2B314159", "e=mc2@b.test")
@@ -498,7 +500,14 @@ def test_auth_opens_the_way_to_mail() -> None:
 def test_auth_inside_a_transaction() -> None:
     smtp = Offer("mx", "submission", 10_000, 3, True, ("PLAIN",))
     peer = peer_after([*GREETED, "AUTH PLAIN =", "MAIL FROM:<a@b.test>"], smtp, tls=True)
-    assert peer.code("AUTH PLAIN =") == "503 5.5.1"
+    assert peer.lines("AUTH PLAIN =") == ["503 5.5.1 AUTH comes before MAIL; RSET ends the transaction"]
+    assert peer.code("RSET") == "250 2.0.0"
+    assert peer.lines("AUTH PLAIN =") == ["503 5.5.1 You are already logged in"]
+
+
+def test_starttls_after_auth_in_the_clear() -> None:
+    peer = peer_after([*GREETED, "AUTH PLAIN ="], Offer("mx", "submission", 1, 1, True, ("PLAIN",), True))
+    assert peer.code("STARTTLS") == "503 5.5.1"
 
 
 def test_auth_with_challenges() -> None:
