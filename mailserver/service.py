@@ -10,9 +10,10 @@ from twisted.application.service import MultiService
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from mailserver import maillog
 from mailserver.accounts import passwords
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
 from mailserver.certificates import CertificateError, ListenerTLS, ServerTLS, ensure_self_signed
@@ -84,6 +85,7 @@ class MailServer(MultiService):
             self.privilegedStartService()  # `twist` never calls it
         house = House(self._settings, self._reactor, self._routes)
         house.open()
+        maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
         house.runner.setServiceParent(self)
         super().startService()
@@ -102,6 +104,7 @@ class MailServer(MultiService):
             await self._house.end_sessions()
             await _wait(MultiService.stopService(self))
             await self._house.close()
+        maillog.write_through_the_logger()
 
 
 class House:
