@@ -25,7 +25,7 @@ from mailserver.values.address import Address, domain_key
 FRESH_FOR = 0.5
 """Seconds for which nobody looks whether the file has changed."""
 
-FILE_NAME = "accounts.db"
+FILE_NAME = "accounts.sqlite"
 """The directory's file in the state folder."""
 
 REMEMBERED = 20_000

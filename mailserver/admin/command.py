@@ -19,7 +19,7 @@ import click
 import mailserver
 from mailserver.admin.operator import WHO_MAY, Operator, Refusal
 
-GROUPS = ("alias", "config", "user")
+GROUPS = ("alias", "config", "queue", "user")
 """Each is a module of this folder with a click group of the same name, imported when it is used."""
 
 

@@ -45,14 +45,14 @@ def clock() -> Time:
 
 @pytest.fixture
 def directory(tmp_path: Path, clock: Time) -> Iterator[SqliteDirectory]:
-    made = SqliteDirectory(tmp_path / "state" / "accounts.db", DOMAINS, clock)
+    made = SqliteDirectory(tmp_path / "state" / "accounts.sqlite", DOMAINS, clock)
     made.open()
     yield made
     made.close()
 
 
 def test_nothing_is_opened_before_open(tmp_path: Path) -> None:
-    directory = SqliteDirectory(tmp_path / "state" / "accounts.db", DOMAINS)
+    directory = SqliteDirectory(tmp_path / "state" / "accounts.sqlite", DOMAINS)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DirectoryUnavailable, match="not open"):
         directory.resolve(ADA)
@@ -63,7 +63,7 @@ def test_the_files_are_for_their_owner_alone(directory: SqliteDirectory, tmp_pat
     folder = tmp_path / "state"
     assert folder.stat().st_mode & 0o777 == 0o700
     files = list(folder.iterdir())
-    assert {f.name for f in files} == {"accounts.db", "accounts.db-wal", "accounts.db-shm"}
+    assert {f.name for f in files} == {"accounts.sqlite", "accounts.sqlite-wal", "accounts.sqlite-shm"}
     assert {f.stat().st_mode & 0o777 for f in files} == {0o600}
 
 
@@ -183,7 +183,7 @@ def test_postmaster_is_the_first_user_until_there_is_one_of_that_name(
 def test_another_connections_change_is_seen_within_half_a_second(
     directory: SqliteDirectory, clock: Time, tmp_path: Path
 ) -> None:
-    other = SqliteDirectory(tmp_path / "state" / "accounts.db", DOMAINS)
+    other = SqliteDirectory(tmp_path / "state" / "accounts.sqlite", DOMAINS)
     other.open()
     other.add_user(ADA, HASH)
     assert directory.resolve(ADA) == LocalUser(Account(ADA))
@@ -196,7 +196,7 @@ def test_another_connections_change_is_seen_within_half_a_second(
 
 
 def test_another_processs_change_is_seen(tmp_path: Path) -> None:
-    path = tmp_path / "accounts.db"
+    path = tmp_path / "accounts.sqlite"
     directory = SqliteDirectory(path, DOMAINS)
     directory.open()
     directory.add_user(ADA, HASH)
@@ -227,21 +227,21 @@ def test_a_resolution_is_remembered_and_the_memory_is_bounded(
 
 
 def test_a_broken_file_is_a_local_fault(tmp_path: Path) -> None:
-    path = tmp_path / "accounts.db"
+    path = tmp_path / "accounts.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 100)
-    with pytest.raises(DirectoryUnavailable, match=r"accounts\.db: file is not a database"):
+    with pytest.raises(DirectoryUnavailable, match=r"accounts\.sqlite: file is not a database"):
         SqliteDirectory(path, DOMAINS).open()
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "accounts.db").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "accounts.sqlite").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DirectoryUnavailable):
-        SqliteDirectory(tmp_path / "accounts.db", DOMAINS).open()
+        SqliteDirectory(tmp_path / "accounts.sqlite", DOMAINS).open()
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_later_schema_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "accounts.db"
+    path = tmp_path / "accounts.sqlite"
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -250,7 +250,7 @@ def test_a_later_schema_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_long_writer_is_a_local_fault_and_reading_goes_on(tmp_path: Path, clock: Time) -> None:
-    path = tmp_path / "accounts.db"
+    path = tmp_path / "accounts.sqlite"
     directory = SqliteDirectory(path, DOMAINS, clock, patience=0.01)
     directory.open()
     directory.add_user(ADA, HASH)

@@ -44,7 +44,7 @@ def add_ada(run: Run) -> None:
 
 
 def directory(folder: Path) -> SqliteDirectory:
-    opened = SqliteDirectory(folder / "state" / "accounts.db", ["example.test", "пошта.укр"])
+    opened = SqliteDirectory(folder / "state" / "accounts.sqlite", ["example.test", "пошта.укр"])
     opened.open()
     return opened
 
@@ -222,10 +222,10 @@ def test_configuration_failures(tmp_path: Path) -> None:
 
 def test_a_broken_directory_is_unavailable(run: Run, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "accounts.db").write_bytes(b"not a database" * 1000)
+    (tmp_path / "state" / "accounts.sqlite").write_bytes(b"not a database" * 1000)
     code, line = failure(run("user", "list"))
     assert code == 69
-    assert "accounts.db: file is not a database" in line
+    assert "accounts.sqlite: file is not a database" in line
 
 
 def test_what_nobody_expected_is_still_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

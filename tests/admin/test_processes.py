@@ -32,7 +32,7 @@ def mailserver(
 
 
 def test_exit_codes_and_a_servers_view(tmp_path: Path) -> None:
-    server = SqliteDirectory(tmp_path / "state" / "accounts.db", ["localhost"])
+    server = SqliteDirectory(tmp_path / "state" / "accounts.sqlite", ["localhost"])
     server.open()
     ada = address_from("ada@localhost")
     assert server.resolve(ada) == NoSuchUser(ada)
@@ -92,8 +92,8 @@ def test_root_leaves_files_of_the_state_folders_owner(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("root's")
     secret.chmod(0o600)
-    (state / "accounts.db").unlink()
-    (state / "accounts.db").symlink_to(secret)
+    (state / "accounts.sqlite").unlink()
+    (state / "accounts.sqlite").symlink_to(secret)
     planted = mailserver(tmp_path, "user", "list")
     assert planted.returncode in (os.EX_NOPERM, os.EX_UNAVAILABLE)
     assert secret.read_text() == "root's"

@@ -36,7 +36,7 @@ ALIASES = (
 
 
 def sqlite(folder: Path) -> SqliteDirectory:
-    directory = SqliteDirectory(folder / "accounts.db", DOMAINS)
+    directory = SqliteDirectory(folder / "accounts.sqlite", DOMAINS)
     directory.open()
     for user, format in USERS:
         directory.add_user(address_from(user), HASH, format)

@@ -1,0 +1,277 @@
+"""``mailserver queue``: the messages that we answer for and that are not finished."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from mailserver.admin.operator import WHO_MAY, Operator, Refusal, become_owner, confirm, yes_option
+from mailserver.admin.output import Output, json_option
+from mailserver.spool.inspection import QueuedEntry, QueuedRecipient, QueueInspection
+from mailserver.spool.schema import NEVER, SpoolUnusable
+from mailserver.values.address import address_from
+from mailserver.values.content import Content
+from mailserver.values.envelope import entry_number
+from mailserver.values.units import duration_text, octets_text
+
+HEADER_SHOWN = 32 * 1024
+"""Octets of a message's header that ``queue show`` prints at most."""
+
+
+@click.group(epilog="Example: mailserver queue list")
+def queue() -> None:
+    """Show the waiting messages; try them again, or remove them."""
+
+
+@queue.command("list", epilog="Example: mailserver queue list --json")
+@json_option
+@click.pass_obj
+def list_(operator: Operator, as_json: bool) -> None:
+    """Show every waiting message, oldest first."""
+    output = Output(as_json)
+    now = time.time()
+    with _inspection(operator) as inspection:
+        runs = inspection.server_runs
+        shown = _fields if as_json else _line
+        rows = [shown(entry, runs, now) for entry in inspection.entries()]
+    output.rows(("id", "age", "size", "from", "to", "next", "reason"), rows, "The queue is empty.")
+
+
+@queue.command(epilog="Example: mailserver queue show 2kq8f3vbx1c --json")
+@click.argument("id_", metavar="ID")
+@click.option("--content", is_flag=True, help="Write the message itself, octet for octet, and nothing else.")
+@json_option
+@click.pass_obj
+def show(operator: Operator, id_: str, content: bool, as_json: bool) -> None:
+    """Show one message: its envelope, each recipient, and its header."""
+    output = Output(as_json)
+    number = _number(id_)
+    with _inspection(operator) as inspection:
+        entry = inspection.entry(number)
+        if entry is None:
+            raise _not_there(id_)
+        if content:
+            for chunk in entry.content.chunks():
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            return
+        fields = _fields(entry, inspection.server_runs, time.time())
+        fields["header"] = _header(entry.content)
+    output.text(_page(fields), fields)
+
+
+@queue.command(epilog="Example: mailserver queue retry example.test")
+@click.argument("what", metavar="ID|ADDRESS|DOMAIN", required=False)
+@click.option("--all", "everything", is_flag=True, help="Try everybody who waits.")
+@json_option
+@click.pass_obj
+def retry(operator: Operator, what: str | None, everything: bool, as_json: bool) -> None:
+    """Try again now: one message, a recipient, a domain, or --all.
+
+    What is being delivered at this moment is left alone. Only naming a message by its ID releases one
+    that is held.
+    """
+    output = Output(as_json)
+    if (what is None) is not everything:
+        raise click.UsageError("Give an ID, an address or a domain, or --all.", click.get_current_context())
+    with _inspection(operator) as inspection:
+        count = _retried(inspection, what)
+        runs = inspection.server_runs
+    if not count and what is not None:
+        raise Refusal(os.EX_NOUSER, f"nobody waits for {what}; `mailserver queue list` shows who does")
+    when = "now" if runs else "when the server starts"
+    output.done(f"{count} recipient{'s' * (count != 1)} will be tried {when}", recipients=count)
+
+
+@queue.command(epilog="Example: mailserver queue remove 2kq8f3vbx1c --yes")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@yes_option
+@json_option
+@click.pass_obj
+def remove(operator: Operator, ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Remove messages with all their recipients. Nobody is told.
+
+    A recipient to whom a message is being delivered at this moment may still get it.
+    """
+    output = Output(as_json)
+    numbers = {id_: _number(id_) for id_ in ids}
+    confirm(f"Remove {', '.join(numbers)}? The messages are lost, and their senders are not told.", yes)
+    with _inspection(operator) as inspection:
+        removed = [id_ for id_, number in numbers.items() if inspection.remove(number)]
+    if missing := [id_ for id_ in numbers if id_ not in removed]:
+        done = f" ({', '.join(removed)} removed)" if removed else ""
+        raise Refusal(os.EX_NOUSER, f"{_not_there(', '.join(missing))}{done}")
+    output.done(f"{', '.join(removed)} removed", removed=removed)
+
+
+# -- finding ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _inspection(operator: Operator) -> Iterator[QueueInspection]:
+    folder = operator.settings.state / "spool"
+    become_owner(operator.settings.state)
+    # A folder that may not be read would look like an empty queue.
+    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise Refusal(os.EX_NOPERM, f"{folder}: Permission denied; {WHO_MAY}")
+    try:
+        with QueueInspection(folder) as inspection:
+            yield inspection
+    except SpoolUnusable as error:
+        raise Refusal(os.EX_UNAVAILABLE, str(error)) from error
+
+
+def _number(id_: str) -> int:
+    try:
+        return entry_number(id_)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.", click.get_current_context()) from error
+
+
+def _not_there(id_: str) -> Refusal:
+    return Refusal(os.EX_NOUSER, f"{id_} is not in the queue; `mailserver queue list` shows what is")
+
+
+def _retried(inspection: QueueInspection, what: str | None) -> int:
+    """How many recipients are due now. A word that could be an ID and a domain is an ID when there is
+    such a message."""
+    if what is None:
+        return inspection.retry_all()
+    if "@" in what:
+        try:
+            return inspection.retry_recipient(address_from(what))
+        except ValueError as error:
+            raise click.UsageError(f"{error}.", click.get_current_context()) from error
+    try:
+        number = entry_number(what)
+    except ValueError:
+        return inspection.retry_domain(what)
+    if inspection.entry(number) is None:
+        return inspection.retry_domain(what)
+    return inspection.retry_entry(number)
+
+
+# -- showing ---------------------------------------------------------------------------------------
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _is_held(recipient: QueuedRecipient) -> bool:
+    """Held, or set aside because the server could not read it."""
+    return recipient.held or (recipient.next_attempt is not None and recipient.next_attempt >= NEVER)
+
+
+def _state(recipient: QueuedRecipient, server_runs: bool) -> str:
+    if _is_held(recipient):
+        return "held"
+    if recipient.next_attempt is None:
+        return "being delivered" if server_runs else "at the next start"
+    return "waiting"
+
+
+def _fields(entry: QueuedEntry, server_runs: bool, now: float) -> dict[str, Any]:
+    """Everything about an entry, for programs."""
+    return {
+        "id": entry.queue_id,
+        "arrived": _moment(entry.arrived),
+        "size": entry.size,
+        "from": str(entry.envelope.reverse_path),
+        "body": entry.envelope.body,
+        "smtputf8": entry.envelope.smtputf8,
+        "hold": entry.hold,
+        "recipient_count": entry.recipient_count,
+        "recipients": [_recipient_fields(recipient, server_runs, now) for recipient in entry.recipients],
+    }
+
+
+def _recipient_fields(recipient: QueuedRecipient, server_runs: bool, now: float) -> dict[str, Any]:
+    waiting = recipient.waiting
+    waits = recipient.next_attempt is not None and not _is_held(recipient)
+    return {
+        "address": str(waiting.recipient.address),
+        "original": str(waiting.recipient.original),
+        "state": _state(recipient, server_runs),
+        # What is due already is tried as soon as there is room for it.
+        "next_attempt": _moment(max(recipient.next_attempt or 0, now)) if waits else None,
+        "attempts": waiting.attempts,
+        "reason": waiting.reason,
+    }
+
+
+def _line(entry: QueuedEntry, server_runs: bool, now: float) -> dict[str, Any]:
+    """One line of the table."""
+    first = entry.recipients[0] if entry.recipients else None
+    more = entry.recipient_count - 1
+    return {
+        "id": entry.queue_id,
+        "age": _length(now - entry.arrived),
+        "size": octets_text(entry.size),
+        "from": f"<{entry.envelope.reverse_path}>",
+        "to": f"<{first.waiting.recipient.address}>{f' and {more} more' * (more > 0)}" if first else "",
+        "next": _soonest(entry, server_runs, now),
+        "reason": entry.hold or next((r.waiting.reason for r in entry.recipients if r.waiting.reason), ""),
+    }
+
+
+def _soonest(entry: QueuedEntry, server_runs: bool, now: float) -> str:
+    states = {_state(recipient, server_runs) for recipient in entry.recipients}
+    for state in ("being delivered", "at the next start"):
+        if state in states:
+            return state
+    times = [r.next_attempt for r in entry.recipients if r.next_attempt is not None and not _is_held(r)]
+    if not times:
+        return "held"
+    return f"in {_length(min(times) - now)}" if min(times) > now else "now"
+
+
+def _length(seconds: float) -> str:
+    """To the second below an hour, to the minute below a day, to the hour above."""
+    step = 1 if seconds < 3600 else 60 if seconds < 86400 else 3600
+    return duration_text(max(0, seconds) // step * step)
+
+
+def _header(content: Content) -> str:
+    """The header, for people's eyes: octets that are not UTF-8 are replaced."""
+    octets = b""
+    try:
+        for chunk in content.chunks():
+            octets += chunk
+            if b"\r\n\r\n" in octets or len(octets) > HEADER_SHOWN:
+                break
+    except OSError as error:
+        return f"(cannot be read: {error.strerror or error})"
+    return octets.partition(b"\r\n\r\n")[0][:HEADER_SHOWN].decode(errors="replace").replace("\r\n", "\n")
+
+
+def _page(fields: dict[str, Any]) -> str:
+    """One message for people."""
+    lines = [
+        f"id        {fields['id']}",
+        f"arrived   {fields['arrived']}",
+        f"size      {octets_text(fields['size'])}",
+        f"from      <{fields['from']}>",
+    ]
+    lines += [f"held      {fields['hold']}"] if fields["hold"] else []
+    for recipient in fields["recipients"]:
+        lines.append(f"to        <{recipient['address']}>{_known_as(recipient)}")
+        next_ = recipient["next_attempt"]
+        lines.append(f"          {recipient['state']}{f', next attempt {next_}' if next_ else ''}")
+        if recipient["attempts"]:
+            lines.append(f"          after {recipient['attempts']} attempts: {recipient['reason']}")
+    if (hidden := fields["recipient_count"] - len(fields["recipients"])) > 0:
+        lines.append(f"          and {hidden} more")
+    return "\n".join([*lines, "", fields["header"]])
+
+
+def _known_as(recipient: dict[str, Any]) -> str:
+    original = recipient["original"]
+    return f", sent to <{original}>" if original != recipient["address"] else ""
