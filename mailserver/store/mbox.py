@@ -81,11 +81,14 @@ class MboxDeliveries:
             waiting = self._waiting[path]
             some = [waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting)))]
         try:
-            self._deliver_all(path, some)
+            errors = self._deliver_all(path, [delivery for delivery, _ in some])
         except Exception as error:
-            for _, future in some:
-                if not future.done():
-                    future.set_exception(error)
+            errors = [error] * len(some)
+        for (_, future), failed in zip(some, errors, strict=True):
+            if failed is None:
+                future.set_result(None)
+            else:
+                future.set_exception(failed)
         with self._changed:
             if waiting:
                 threads.submit(self._serve, path, threads)
@@ -93,17 +96,20 @@ class MboxDeliveries:
                 del self._waiting[path]
                 self._changed.notify_all()
 
-    def _deliver_all(self, path: str, some: Iterable[_Waiting]) -> None:
+    def _deliver_all(self, path: str, deliveries: Iterable[Delivery]) -> list[Exception | None]:
+        """What became of each; told when the locks are free again, so that nobody waits for us."""
+        errors: list[Exception | None] = []
         self.disk.make_folder(os.path.dirname(path))
         with self.locks.hold(path) as held:
             self._make_name_durable(held)
-            for delivery, future in some:
+            for delivery in deliveries:
                 try:
                     deliver(self.disk, held, delivery)
                 except Exception as error:
-                    future.set_exception(error)
+                    errors.append(error)
                 else:
-                    future.set_result(None)
+                    errors.append(None)
+        return errors
 
     def _make_name_durable(self, held: HeldMbox) -> None:
         """Once for each mbox: a file that an earlier process made may have a name that is not synced."""

@@ -17,7 +17,6 @@ Region = tuple[int, int]
 
 _FROM = b"From "
 _BOUNDARY = b"\n\n" + _FROM
-_HOLE = b"\n\n\0"
 _SCAN_OCTETS = 1024 * 1024
 
 
@@ -78,16 +77,15 @@ def find_copies(fd: int, size: int, delivery: Delivery) -> tuple[Region | None, 
 
 
 def _hidden_starts(fd: int, size: int) -> Iterator[int]:
-    """Where a message may begin though ``From `` is not, or not wholly, there."""
-    if os.pread(fd, 1, 0) == b"\0":
-        yield 0
-    for at in _occurrences(fd, size, _HOLE):
-        yield at + 2
-    tail_at = max(0, size - len(_BOUNDARY))
-    tail = os.pread(fd, size - tail_at, tail_at)
-    for length in range(1, len(_FROM)):
+    """Where a message may begin though ``From `` is not wholly there: zeros or the end cut it off."""
+    for length in range(len(_FROM)):
         beginning = _FROM[:length]
-        if tail.endswith(b"\n\n" + beginning) or (size == length and tail == beginning):
+        at_start = os.pread(fd, length + 1, 0)
+        if at_start == beginning + b"\0" or (length and at_start == beginning and size == length):
+            yield 0
+        for at in _occurrences(fd, size, b"\n\n" + beginning + b"\0"):
+            yield at + 2
+        if length and os.pread(fd, length + 2, max(0, size - length - 2)) == b"\n\n" + beginning:
             yield size - length
 
 
