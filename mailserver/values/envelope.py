@@ -8,6 +8,7 @@ from mailserver.values.address import Address
 from mailserver.values.content import Content
 
 _DIGITS = "0123456789bcdfghjklmnpqrstvwxyz"
+_LONGEST = 13  # digits of 2**63
 
 
 def queue_id(entry: int) -> str:
@@ -26,9 +27,9 @@ def entry_number(text: str) -> int:
         ValueError: ``text`` was never made by ``queue_id``.
     """
     number = 0
-    for letter in text:
-        number = number * len(_DIGITS) + _DIGITS.index(letter)
-    if not text or queue_id(number) != text:
+    for letter in text[:_LONGEST]:
+        number = number * len(_DIGITS) + max(_DIGITS.find(letter), 0)
+    if not 0 < len(text) <= _LONGEST or number >= 1 << 63 or queue_id(number) != text:
         raise ValueError(f"{text!r} is not a queue id; `mailserver queue list` shows them")
     return number
 
