@@ -1,0 +1,203 @@
+"""``mailserver queue`` over a real spool, with the server running and stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mailserver.admin.command import main
+from mailserver.durable import Disk
+from mailserver.spool.sqlite import SqliteSpool
+from mailserver.values.address import NULL_SENDER, address_from
+from mailserver.values.envelope import Entry, Envelope, Recipient, queue_id
+from mailserver.values.outcome import Delayed
+
+CONTENT = b"Received: from there\r\nSubject: \xd0\xba\xd0\xb0\xd0\xb2\xd0\xb0 \x1b[2J\r\n\r\nthe body\r\n"
+LATER = time.time() + 1000
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    (tmp_path / "mailserver.toml").write_text('hostname = "mx.example.test"\n')
+    return lambda *arguments: CliRunner().invoke(main, ["-c", str(tmp_path / "mailserver.toml"), *arguments])
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[SqliteSpool]:
+    made = SqliteSpool(tmp_path / "state" / "spool", Disk())
+    made.start()
+    yield made
+    made.stop()
+
+
+def spooled(
+    spool: SqliteSpool, *recipients: str, reverse: str = "ada@example.test", content: bytes = CONTENT
+) -> Entry:
+    writer = spool.begin()
+    writer.write(content)
+    original = address_from("list@example.test")
+    envelope = Envelope(
+        address_from(reverse) if reverse else NULL_SENDER,
+        tuple(Recipient(n, address_from(r), original) for n, r in enumerate(recipients)),
+    )
+    return writer.commit(envelope).result(10)
+
+
+def delayed(spool: SqliteSpool, entry: Entry, reason: str = "connection refused") -> None:
+    outcomes = [
+        Delayed(recipient=w.recipient, status="4.4.1", diagnostic=reason, retry_at=LATER)
+        for w in entry.waiting
+    ]
+    spool.record(entry, outcomes).result(10)
+
+
+def listed(run: Run) -> list[dict[str, object]]:
+    result = run("queue", "list", "--json")
+    assert result.exit_code == 0, result.stderr
+    found: list[dict[str, object]] = json.loads(result.stdout)
+    return found
+
+
+def test_an_empty_queue(run: Run, spool: SqliteSpool) -> None:
+    result = run("queue", "list")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "The queue is empty.\n")
+    assert listed(run) == []
+
+
+def test_a_queue_that_has_never_been(run: Run, tmp_path: Path) -> None:
+    assert run("queue", "list").stderr == "The queue is empty.\n"
+    assert not (tmp_path / "state").exists()
+
+
+def test_the_list_for_people(run: Run, spool: SqliteSpool) -> None:
+    leased = spooled(spool, "bob@b.test")
+    waiting = spooled(spool, "carol@c.test", "dan@c.test", "eve@c.test", reverse="")
+    delayed(spool, waiting)
+    lines = run("queue", "list").stdout.splitlines()
+    assert lines[0].split() == ["id", "age", "size", "from", "to", "next", "reason"]
+    assert lines[1].startswith(f"{leased.queue_id}  ")
+    assert "<ada@example.test>  <bob@b.test>" in lines[1]
+    assert lines[1].endswith("being delivered")
+    assert lines[2].startswith(f"{waiting.queue_id}  ")
+    assert "  <>  " in lines[2]
+    assert "<carol@c.test> and 2 more  in 16m" in lines[2]
+    assert lines[2].endswith("connection refused")
+
+
+def test_the_list_for_programs(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "bob@b.test")
+    delayed(spool, entry)
+    ((found),) = listed(run)
+    assert found["id"] == entry.queue_id
+    assert found["size"] == len(CONTENT)
+    assert found["from"] == "ada@example.test"
+    assert found["recipients"] == [
+        {
+            "address": "bob@b.test",
+            "original": "list@example.test",
+            "state": "waiting",
+            "next_attempt": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(LATER)),
+            "attempts": 1,
+            "reason": "connection refused",
+        }
+    ]
+
+
+def test_one_message_for_people(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "bob@b.test")
+    delayed(spool, entry, "450 4.2.1 try again")
+    shown = run("queue", "show", entry.queue_id).stdout
+    assert f"id        {entry.queue_id}\n" in shown
+    assert "to        <bob@b.test>, sent to <list@example.test>\n" in shown
+    assert "waiting, next attempt " in shown
+    assert "450 4.2.1 try again" in shown
+    assert shown.endswith("\n\nReceived: from there\nSubject: кава \\x1b[2J\n")
+    assert "the body" not in shown
+
+
+@pytest.mark.parametrize("content", [CONTENT, b"Subject: large\r\n\r\n" + b"x" * 600_000, b""])
+def test_the_message_itself(run: Run, spool: SqliteSpool, content: bytes) -> None:
+    entry = spooled(spool, "bob@b.test", content=content)
+    assert run("queue", "show", entry.queue_id, "--content").stdout_bytes == content
+    header = content.partition(b"\r\n\r\n")[0].decode().replace("\r\n", "\n")
+    assert json.loads(run("queue", "show", entry.queue_id, "--json").stdout)["header"] == header
+
+
+def test_a_stopped_server(run: Run, spool: SqliteSpool) -> None:
+    spooled(spool, "bob@b.test")
+    spool.stop()
+    assert run("queue", "list").stdout.rstrip().endswith("at the next start")
+    assert run("queue", "retry", "--all").stdout == "0 recipients will be tried when the server starts\n"
+
+
+@pytest.mark.parametrize("what", ["ID", "bob@b.test", "bob@B.test", "list@example.test", "B.test", "--all"])
+def test_what_waits_is_tried_again(run: Run, spool: SqliteSpool, what: str) -> None:
+    entry = spooled(spool, "bob@b.test")
+    delayed(spool, entry)
+    assert spool.due(time.time(), 10).result(10) == ()
+    result = run("queue", "retry", entry.queue_id if what == "ID" else what)
+    assert (result.exit_code, result.stdout) == (0, "1 recipient will be tried now\n")
+    assert [e.id for e in spool.due(time.time(), 10).result(10)] == [entry.id]
+
+
+def test_a_domain_that_could_be_an_id(run: Run, spool: SqliteSpool) -> None:
+    delayed(spool, spooled(spool, "bob@xyz"))
+    assert run("queue", "retry", "xyz").stdout == "1 recipient will be tried now\n"
+
+
+def test_messages_are_removed(run: Run, spool: SqliteSpool) -> None:
+    one, two = spooled(spool, "bob@b.test"), spooled(spool, "bob@b.test")
+    assert run("queue", "remove", one.queue_id, "--yes").stdout == f"{one.queue_id} removed\n"
+    assert [found["id"] for found in listed(run)] == [two.queue_id]
+    result = run("queue", "remove", one.queue_id, two.queue_id, "--yes")
+    assert (result.exit_code, result.stdout) == (67, "")
+    assert f"{one.queue_id} is not in the queue" in result.stderr
+    assert f"({two.queue_id} removed)" in result.stderr
+    assert listed(run) == []
+
+
+NOT_THERE = queue_id(123456789)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("show", 64, "Missing argument 'ID'"),
+        ("show AEIOU", 64, "'AEIOU' is not a queue id; `mailserver queue list` shows them. Example: "),
+        (f"show {'z' * 30}", 64, "is not a queue id"),
+        (f"show {NOT_THERE}", 67, f"{NOT_THERE} is not in the queue"),
+        ("retry", 64, "Give an ID, an address or a domain, or --all."),
+        (f"retry {NOT_THERE} --all", 64, "Give an ID, an address or a domain, or --all."),
+        ("retry @b.test", 64, "'@b.test' is not a mail address"),
+        ("retry nowhere.test", 67, "nobody waits for nowhere.test"),
+        (f"retry {NOT_THERE}", 67, f"nobody waits for {NOT_THERE}"),
+        ("remove AEIOU --yes", 64, "'AEIOU' is not a queue id"),
+        (f"remove {NOT_THERE}", 64, "confirm with --yes"),
+        (f"remove {NOT_THERE} --yes", 67, f"{NOT_THERE} is not in the queue"),
+    ],
+)
+def test_a_refusal_is_one_line_and_a_code(
+    run: Run, spool: SqliteSpool, arguments: str, code: int, words: str
+) -> None:
+    spooled(spool, "bob@b.test")
+    result = run("queue", *arguments.split())
+    assert (result.exit_code, result.stdout) == (code, "")
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert len(listed(run)) == 1
+
+
+def test_a_broken_spool_is_unavailable(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "spool"
+    folder.mkdir(parents=True)
+    (folder / "spool-0.sqlite").write_bytes(b"not a database" * 1000)
+    result = run("queue", "list")
+    assert result.exit_code == 69
+    assert "not a database" in result.stderr
