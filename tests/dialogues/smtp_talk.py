@@ -1,0 +1,187 @@
+"""SMTP sessions for the dialogues: the real receiver, policy, directory and log-in; the spool is a list."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+
+from mailserver.accounts.directory import SqliteDirectory
+from mailserver.accounts.passwords import DUMMY_HASH, verify_password
+from mailserver.interfaces import IMaildrop
+from mailserver.login import LoginPenalty, make_portal
+from mailserver.policy.chains import may_receive
+from mailserver.receive.authentication import Authenticator
+from mailserver.receive.smtp import ReceiverSettings, SMTPReceiverFactory
+from mailserver.receive.transaction import Intake
+from mailserver.threads import Bridge
+from mailserver.values.account import Account
+from mailserver.values.content import MemoryContent
+from mailserver.values.envelope import Entry, Envelope, Waiting
+from mailserver.wire.smtp_events import Offer
+from tests.dialogues.pop3_talk import ADA, BOB, AtOnce, stored
+from tests.dialogues.script import octets
+from tests.dialogues.transports import Wire
+
+
+class Soon:
+    """A reactor's thread that is always this one."""
+
+    def callFromThread(self, function: Callable[[], object]) -> None:
+        function()
+
+
+class Draft:
+    """One message on its way into the list."""
+
+    def __init__(self, kept: list[tuple[Envelope, bytes]], number: int) -> None:
+        self.id = number
+        self._kept = kept
+        self._octets = b""
+
+    def write(self, chunk: bytes) -> None:
+        self._octets += chunk
+
+    def commit(self, envelope: Envelope) -> Future[Entry]:
+        self._kept.append((envelope, self._octets))
+        waiting = tuple(Waiting(recipient) for recipient in envelope.recipients)
+        done: Future[Entry] = Future()
+        done.set_result(Entry(self.id, 0.0, envelope, waiting, MemoryContent(self._octets)))
+        return done
+
+    def abort(self) -> None:
+        self._octets = b""
+
+
+class Kept:
+    """The spool: what was accepted, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Envelope, bytes]] = []
+
+    def begin(self) -> Draft:
+        return Draft(self.messages, len(self.messages) + 1)
+
+
+def no_maildrop(account: Account) -> IMaildrop:
+    raise AssertionError("nobody reads mail here")
+
+
+class SmtpTalk:
+    """One dialogue's server, with its clock and what it has accepted."""
+
+    def __init__(self, setup: list[list[str]]) -> None:
+        settings = {words[0] for words in setup}
+        self.folder = Path(tempfile.mkdtemp(prefix="smtp-dialogue-"))
+        self.clock = Clock()
+        self.spool = Kept()
+        self.directory = SqliteDirectory(self.folder / "accounts", ["example.test"])
+        self.directory.open()
+        self.directory.add_user(ADA, stored("secret"))
+        self.directory.add_user(BOB, stored("hunter2"))
+        self.factory = SMTPReceiverFactory(self._settings(settings))
+        self._connect([])
+
+    def _settings(self, settings: set[str]) -> ReceiverSettings:
+        spool: Any = self.spool
+        workers: Any = AtOnce()
+        tls: Any = object() if "tls" in settings else None
+        submission = "submission" in settings
+        portal = make_portal(
+            self.directory,
+            workers,
+            no_maildrop,
+            verify=verify_password,
+            dummy_hash=DUMMY_HASH,
+            clock=self.clock,
+        )
+        return ReceiverSettings(
+            offer=Offer(
+                hostname="mx.example.test",
+                role="submission" if submission else "smtp",
+                message_size=2000,
+                recipients=3,
+                starttls=tls is not None,
+                mechanisms=("PLAIN", "LOGIN") if submission else (),
+                cleartext_auth="cleartext" in settings,
+            ),
+            intake=Intake(
+                hostname="mx.example.test",
+                spool=spool,
+                directory=self.directory,
+                bridge=Bridge(Soon()),
+                may_receive=may_receive,
+                accepted=lambda entry: None,
+                now=lambda: 1_700_000_000.0,
+            ),
+            clock=self.clock,
+            tls=tls,
+            implicit_tls="implicit" in settings,
+            authenticator=Authenticator(portal, LoginPenalty(self.clock), self.clock),
+            trusted_networks=[ip_network("192.0.2.0/24")] if "trusted" in settings else [],
+        )
+
+    # -- Talk --------------------------------------------------------------------------------
+
+    def send(self, octets: bytes) -> None:
+        if not self.wire.is_closed:
+            self.session.dataReceived(octets)
+
+    def received(self) -> bytes:
+        written = self.wire.value()
+        self.wire.clear()
+        return written
+
+    def direct(self, words: list[str]) -> None:
+        getattr(self, f"_{words[0]}")(words[1:])
+
+    def close(self) -> None:
+        for session in list(self.factory.sessions):
+            session.transport.lose(ConnectionLost())
+        self.directory.close()
+        shutil.rmtree(self.folder)
+        assert not [call for call in self.clock.getDelayedCalls() if call.active()], "a timer is left behind"
+
+    # -- directives --------------------------------------------------------------------------
+
+    def _connect(self, words: list[str]) -> None:
+        session = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4321))
+        self.session, self.wire = session, Wire(session)
+        session.makeConnection(self.wire)
+
+    def _handshake(self, words: list[str]) -> None:
+        assert self.wire.tls is not None or self.factory.settings.implicit_tls, "nobody asked for TLS"
+        self.session.handshakeCompleted()
+
+    def _wait(self, words: list[str]) -> None:
+        self.clock.advance(float(words[0]))
+
+    def _lose(self, words: list[str]) -> None:
+        self.wire.lose(ConnectionLost())
+
+    def _closed(self, words: list[str]) -> None:
+        assert self.wire.is_closed, "the connection is still open"
+
+    def _open(self, words: list[str]) -> None:
+        assert not self.wire.is_closed, "the connection is closed"
+
+    def _kept(self, words: list[str]) -> None:
+        found = len(self.spool.messages)
+        assert found == int(words[0]), f"{found} messages were accepted"
+
+    def _envelope(self, words: list[str]) -> None:
+        envelope = self.spool.messages[-1][0]
+        found = [f"<{envelope.reverse_path}>", *(f"<{each.address}>" for each in envelope.recipients)]
+        assert found == words, f"the envelope is {found}"
+
+    def _ends(self, words: list[str]) -> None:
+        content = self.spool.messages[-1][1]
+        assert content.endswith(octets(" ".join(words))), f"the content is {content!r}"
