@@ -149,6 +149,12 @@ def test_the_quick_start_is_on_loopback_alone(tmp_path: Path) -> None:
     assert settings.relay.trusted_networks == ()
 
 
+def test_two_listeners_on_any_free_port(tmp_path: Path) -> None:
+    anywhere = "tcp:0:interface=127.0.0.1"
+    settings = load(written(tmp_path, f"{NAMED}[listen]\nsmtp = '{anywhere}'\npop3 = '{anywhere}'\n"))
+    assert (settings.listen.smtp, settings.listen.pop3) == (anywhere, anywhere)
+
+
 def test_settings_are_frozen(tmp_path: Path) -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         quick_start(tmp_path).workers = 2  # type: ignore[misc]

@@ -73,10 +73,16 @@ class Operator:
         """The directory, open; what it refuses becomes a ``Refusal``."""
         from mailserver.accounts import directory as accounts
 
+        state = self.settings.state
         directory = accounts.SqliteDirectory(self.accounts, self.settings.domains, patience=PATIENCE)
-        become_owner(self.settings.state)
+        is_new = not state.exists()
+        become_owner(state)
         try:
             directory.open()
+            if is_new and os.geteuid() == 0:
+                click.echo(
+                    f"mailserver: made {state}, owned by root; a server with --uid needs it chowned", err=True
+                )
             yield directory
         except accounts.AlreadyExists as error:
             raise Refusal(os.EX_CANTCREAT, str(error)) from error

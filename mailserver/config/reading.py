@@ -139,9 +139,14 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     except Wrong as wrong:
         yield "hostname", f"this machine's own name cannot be used: {wrong.sentences[0][1]}"
     yield from _doubles("domains", [(domain_key(d), d) for d in settings.domains])
-    yield from _doubles("listen", [(e, e) for e in attrs.astuple(settings.listen) if e and e != "tcp:0"])
+    yield from _doubles("listen", [(e, e) for e in attrs.astuple(settings.listen) if _is_fixed(e)])
     if settings.relay.warn_after > settings.relay.give_up_after:
         yield "relay.warn_after", "longer than relay.give_up_after; nobody would ever be warned; shorten it"
+
+
+def _is_fixed(endpoint: str) -> bool:
+    """Whether it names one place, and not any free port of the system's choice."""
+    return bool(endpoint) and not {"0", "port=0"} & set(endpoint.split(":")[1:])
 
 
 def _doubles(key: str, values: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
