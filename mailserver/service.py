@@ -212,7 +212,7 @@ class House:
             local=MailboxAgent(self.bridge, self._mailbox_of, self._settings.hostname),
             remote=self.relay,
             retry=schedule,
-            reporter=Reporter(self._settings.hostname),
+            reporter=Reporter(self._settings.hostname, schedule.gives_up_at),
             warn_due=schedule.warn_due,
         )
         return Runner(self.spool, self.bridge, ways, self._reactor)

@@ -114,6 +114,9 @@ class SMTPReceiver(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS stands: everything said before it is forgotten (RFC 3207 §4.2)."""
+        if self._machine.plaintext_pending:
+            self._refuse_injection()
+            return
         connection = self.transport.getHandle()
         self._session.tls = TLSFacts(
             connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
@@ -219,10 +222,11 @@ class SMTPReceiver(Protocol):
         self._drop_transaction()
         self._awaiting = True
         self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.factory.settings.clock.callLater(CLOSING_SECONDS, self._timed_out)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        if self._timer is not None:
-            self._timer.reset(HANDSHAKE_SECONDS)
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -238,7 +242,6 @@ class SMTPReceiver(Protocol):
     def _say_goodbye(self, goodbye: Reply) -> None:
         self.transport.write(self._machine.take_output() + goodbye.encode())
         self._hang_up()
-        self._timer = self.factory.settings.clock.callLater(HANDSHAKE_SECONDS, self._timed_out)
 
     def stop(self) -> None:
         """The server is stopping: a session between messages ends, one in DATA may finish."""
@@ -304,12 +307,15 @@ class SMTPReceiver(Protocol):
         self._machine.answer(_READY_FOR_TLS)
         self._flush()
         if self._machine.plaintext_pending:
-            # Commands behind STARTTLS in the clear are an injection (CVE-2011-0411): no session.
-            self._lost = True
-            self.transport.abortConnection()
+            self._refuse_injection()
             return None
         self.transport.startTLS(tls)
         return None
+
+    def _refuse_injection(self) -> None:
+        # Commands behind STARTTLS in the clear are an injection (CVE-2011-0411): no session.
+        self._lost = True
+        self.transport.abortConnection()
 
     def _auth_begin(self, event: AuthBegin) -> Answer:
         authenticator = self.factory.settings.authenticator
@@ -341,7 +347,8 @@ class SMTPReceiver(Protocol):
         return _NO_EXPANSION
 
     def _refused(self, event: Refused) -> Answer:
-        self._errors += 1
+        # Too many recipients is no fault of the client's: it sends the rest in another transaction.
+        self._errors += event.reply.code != 452
         if event.reply.hang_up:
             self._hang_up()
         elif self._errors >= MOST_ERRORS:

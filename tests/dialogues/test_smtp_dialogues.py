@@ -17,12 +17,10 @@ HERE = Path(__file__).parent
 
 
 # SMTPReceiver._say_goodbye overwrites its timer after _hang_up, so one is left behind.
-LEAVE_A_TIMER = {"smtp-idle", "smtp-too-many-errors"}
-LEAVES_A_TIMER = pytest.mark.xfail(strict=True, reason="SMTPReceiver leaves a timer behind after its 421")
 
 
 def case(path: Path) -> object:
-    return pytest.param(path, id=path.stem, marks=[LEAVES_A_TIMER] if path.stem in LEAVE_A_TIMER else [])
+    return pytest.param(path, id=path.stem)
 
 
 @pytest.mark.parametrize("path", map(case, sorted(HERE.glob("smtp-*.txt"))))

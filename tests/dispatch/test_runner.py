@@ -1,0 +1,267 @@
+"""The runner over a real spool: each recipient goes its way, and every outcome is recorded."""
+
+import email
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from mailserver.dispatch import runner as runner_module
+from mailserver.dispatch.bounce import Reporter
+from mailserver.dispatch.runner import RECORD_AGAIN_SECONDS, Runner, Ways
+from mailserver.durable import Disk
+from mailserver.interfaces import IDeliveryAgent, IDirectory, SpoolUnavailable
+from mailserver.spool.retries import RetrySchedule
+from mailserver.spool.sqlite import SqliteSpool
+from mailserver.threads import Bridge
+from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser, Resolution
+from mailserver.values.address import NULL_SENDER, Address, address_from
+from mailserver.values.envelope import Entry, Envelope, Recipient
+from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome, Relayed
+
+Answer = Callable[[Recipient], Outcome]
+
+
+@implementer(IDirectory)
+class Table:
+    """Ours is example.test: everybody but those who begin with ``no``; ``all`` is an alias."""
+
+    def resolve(self, address: Address) -> Resolution:
+        if address.domain != "example.test":
+            return Elsewhere(address)
+        if address.local == "broken":
+            raise OSError("the directory's disk is gone")
+        if address.local == "all":
+            return Alias(address, (address_from("ada@example.test"), address_from("bob@b.test")))
+        return NoSuchUser(address) if address.local.startswith("no") else LocalUser(Account(address))
+
+    def password_hash(self, login: str) -> None:
+        return None
+
+
+@implementer(IDeliveryAgent)
+class Agent:
+    """Answers as it is told, and remembers what it was asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Entry, list[str]]] = []
+        self.hold: Deferred[None] | None = None
+
+    def attempt(self, entry: Entry, recipients: Sequence[Recipient]) -> Deferred[Sequence[Outcome]]:
+        self.asked.append((entry, [str(r.address) for r in recipients]))
+        try:
+            outcomes = [self.answer(r) for r in recipients]
+        except Exception:
+            return fail()
+        if self.hold is not None:
+            return self.hold.addCallback(lambda _: outcomes)
+        return succeed(outcomes)
+
+    @property
+    def recipients(self) -> list[list[str]]:
+        return [recipients for _, recipients in self.asked]
+
+
+def delivered(recipient: Recipient) -> Outcome:
+    return Delivered(recipient=recipient, status="2.0.0", diagnostic="in its mailbox", relay="maildir")
+
+
+def relayed(recipient: Recipient) -> Outcome:
+    return Relayed(recipient=recipient, status="2.0.0", diagnostic="250 ok", relay="mx[192.0.2.1]:25")
+
+
+def delayed(recipient: Recipient) -> Outcome:
+    return Delayed(recipient=recipient, status="4.4.1", diagnostic="no answer", remote_mta="mx.b.test")
+
+
+def failed(recipient: Recipient) -> Outcome:
+    return Failed(recipient=recipient, status="5.1.1", diagnostic="550 no", remote_mta="mx.b.test")
+
+
+class RunnerTests(TestCase):
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.spool = SqliteSpool(Path(self.folder.name), Disk(), now=self.clock.seconds)
+        self.spool.start()
+        self.addCleanup(self.spool.stop)
+        self.local, self.remote = Agent(delivered), Agent(relayed)
+        self.bridge = Bridge(reactor)
+        schedule = RetrySchedule([60.0, 600.0], 1000.0, 5000.0, vary=lambda: 0.5)
+        reporter = Reporter("mx.example.test", schedule.gives_up_at)
+        ways = Ways(Table(), self.local, self.remote, schedule, reporter, schedule.warn_due)
+        self.runner = Runner(self.spool, self.bridge, ways, self.clock)
+        self.runner.startService()
+
+    async def tearDown(self) -> None:
+        stopped = self.runner.stopService()
+        if stopped is not None:
+            await stopped
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(500):
+            if condition():
+                return
+            await deferLater(self.reactor, 0.01)
+        raise AssertionError("it did not come to pass")
+
+    async def settle(self, seconds: float = 0.0) -> None:
+        """Let time pass, and wait until nothing is under way."""
+        for _ in range(3):
+            self.clock.advance(seconds)
+            seconds = 1.0
+            await deferLater(self.reactor, 0.01)
+            await self.until(lambda: not self.runner._under_way and not self.runner._asking)
+
+    async def submit(self, *recipients: str, sender: str = "ada@example.test") -> Entry:
+        writer = self.spool.begin()
+        writer.write(b"Subject: x\r\n\r\nbody\r\n")
+        addresses = [address_from(r) for r in recipients]
+        reverse_path = address_from(sender) if sender else NULL_SENDER
+        envelope = Envelope(reverse_path, tuple(Recipient(n, a, a) for n, a in enumerate(addresses)))
+        return await self.bridge.deferred(writer.commit(envelope))
+
+    async def waiting(self) -> float | None:
+        return await self.bridge.deferred(self.spool.next_due())
+
+    async def test_recipients_go_their_ways_and_are_forgotten(self) -> None:
+        self.runner.accepted(await self.submit("ada@example.test", "bob@b.test", "cem@c.test"))
+        await self.settle()
+        assert self.local.recipients == [["ada@example.test"]]
+        assert self.remote.recipients == [["bob@b.test", "cem@c.test"]]
+        assert await self.waiting() is None
+
+    async def test_a_delayed_recipient_comes_again_when_its_time_has_come(self) -> None:
+        self.remote.answer = delayed
+        self.runner.accepted(await self.submit("bob@b.test", "ada@example.test"))
+        await self.settle()
+        assert await self.waiting() == 1000060.0
+        await self.settle(30)
+        assert len(self.remote.asked) == 1
+        self.remote.answer = relayed
+        await self.settle(60)
+        assert self.remote.recipients == [["bob@b.test"]] * 2
+        assert len(self.local.asked) == 1
+        assert await self.waiting() is None
+
+    async def test_a_failure_makes_one_report_to_the_sender(self) -> None:
+        self.remote.answer = failed
+        self.runner.accepted(await self.submit("bob@b.test", "cem@c.test", "nobody@example.test"))
+        await self.settle()
+        reports = [entry for entry, _ in self.local.asked]
+        assert [e.envelope.reverse_path for e in reports] == [NULL_SENDER] * len(reports)
+        told = b"".join(octets for e in reports for octets in e.content.chunks())
+        for address in (b"bob@b.test", b"cem@c.test", b"nobody@example.test"):
+            assert address in told
+        message = email.message_from_bytes(b"".join(reports[0].content.chunks()))
+        assert message.get_content_type() == "multipart/report"
+        assert await self.waiting() is None
+
+    async def test_a_report_that_fails_makes_nothing(self) -> None:
+        self.remote.answer = failed
+        self.runner.accepted(await self.submit("bob@b.test", sender=""))
+        await self.settle()
+        assert self.local.asked == []
+        assert await self.waiting() is None
+
+    async def test_a_sender_is_warned_once_and_told_the_end(self) -> None:
+        self.remote.answer = delayed
+        self.runner.accepted(await self.submit("bob@b.test"))
+        for _ in range(20):
+            await self.settle(600)
+        subjects = [
+            email.message_from_bytes(b"".join(e.content.chunks()))["Subject"] for e, _ in self.local.asked
+        ]
+        assert len(subjects) == 2, subjects
+        assert subjects[0] != subjects[1]
+        assert await self.waiting() is None
+
+    async def test_a_report_follows_the_senders_alias(self) -> None:
+        self.remote.answer = lambda r: failed(r) if r.address.domain == "c.test" else relayed(r)
+        self.runner.accepted(await self.submit("cem@c.test", sender="all@example.test"))
+        await self.settle()
+        assert self.local.recipients == [["ada@example.test"]]
+        assert self.remote.recipients == [["cem@c.test"], ["bob@b.test"]]
+
+    async def test_an_address_that_became_an_alias_is_forwarded(self) -> None:
+        self.runner.accepted(await self.submit("all@example.test", sender="zoe@b.test"))
+        await self.settle()
+        assert self.local.recipients == [["ada@example.test"]]
+        assert self.remote.recipients == [["bob@b.test"]]
+        assert await self.waiting() is None
+
+    async def test_an_agent_with_a_bug_delays_its_message(self) -> None:
+        def bug(_: Recipient) -> Outcome:
+            raise RuntimeError("a bug")
+
+        self.local.answer = bug
+        self.runner.accepted(await self.submit("ada@example.test"))
+        await self.settle()
+        assert await self.waiting() == 1000060.0
+        self.flushLoggedErrors(RuntimeError)
+
+    async def test_a_broken_directory_delays_its_message(self) -> None:
+        self.runner.accepted(await self.submit("broken@example.test", "ada@example.test"))
+        await self.settle()
+        assert self.local.recipients == [["ada@example.test"]]
+        assert await self.waiting() == 1000060.0
+        self.flushLoggedErrors(OSError)
+
+    async def test_outcomes_are_offered_until_the_spool_keeps_them(self) -> None:
+        record = self.spool.record
+        refusals = [1, 2]
+
+        def full(*args: Any) -> Any:
+            if refusals and refusals.pop():
+                future: Future[Any] = Future()
+                future.set_exception(SpoolUnavailable("full"))
+                return future
+            return record(*args)
+
+        self.spool.record = full  # type: ignore[method-assign]
+        self.runner.accepted(await self.submit("ada@example.test"))
+        for _ in range(3):
+            await deferLater(self.reactor, 0.02)
+            self.clock.advance(RECORD_AGAIN_SECONDS)
+        await self.settle()
+        assert self.local.recipients == [["ada@example.test"]]
+        assert await self.waiting() is None
+        self.flushLoggedErrors(SpoolUnavailable)
+
+    async def test_what_there_is_no_room_for_waits_in_the_spool(self) -> None:
+        self.patch(runner_module, "MOST_ENTRIES", 1)
+        self.local.hold = Deferred()
+        self.runner.accepted(await self.submit("ada@example.test"))
+        self.runner.accepted(await self.submit("bob@example.test"))
+        await deferLater(self.reactor, 0.05)
+        assert self.local.recipients == [["ada@example.test"]]
+        assert await self.waiting() is not None
+        self.local.hold.callback(None)
+        self.local.hold = None
+        await self.settle()
+        assert self.local.recipients == [["ada@example.test"], ["bob@example.test"]]
+
+    async def test_stopping_waits_for_what_is_under_way_and_takes_nothing_new(self) -> None:
+        self.local.hold = Deferred()
+        self.runner.accepted(await self.submit("ada@example.test"))
+        stopped = self.runner.stopService()
+        assert stopped is not None
+        assert not stopped.called
+        self.runner.accepted(await self.submit("bob@example.test"))
+        self.local.hold.callback(None)
+        await stopped
+        assert self.local.recipients == [["ada@example.test"]]
+        await deferLater(self.reactor, 0.05)
+        assert await self.waiting() is not None
