@@ -84,6 +84,11 @@ def retry(operator: Operator, what: str | None, everything: bool, as_json: bool)
     with _inspection(operator) as inspection:
         count = _retried(inspection, what)
         runs = inspection.server_runs
+        if not count and what is not None and _is_there(inspection, what):
+            output.done(
+                f"{what} is {'being delivered already' if runs else 'tried at the next start'}", recipients=0
+            )
+            return
     if not count and what is not None:
         raise Refusal(os.EX_NOUSER, f"nobody waits for {what}; `mailserver queue list` shows who does")
     when = "now" if runs else "when the server starts"
@@ -149,13 +154,16 @@ def _retried(inspection: QueueInspection, what: str | None) -> int:
             return inspection.retry_recipient(address_from(what))
         except ValueError as error:
             raise click.UsageError(f"{error}.", click.get_current_context()) from error
+    if _is_there(inspection, what):
+        return inspection.retry_entry(entry_number(what))
+    return inspection.retry_domain(what)
+
+
+def _is_there(inspection: QueueInspection, what: str) -> bool:
     try:
-        number = entry_number(what)
+        return inspection.entry(entry_number(what)) is not None
     except ValueError:
-        return inspection.retry_domain(what)
-    if inspection.entry(number) is None:
-        return inspection.retry_domain(what)
-    return inspection.retry_entry(number)
+        return False
 
 
 # -- showing ---------------------------------------------------------------------------------------
@@ -269,7 +277,7 @@ def _page(fields: dict[str, Any]) -> str:
             lines.append(f"          after {recipient['attempts']} attempts: {recipient['reason']}")
     if (hidden := fields["recipient_count"] - len(fields["recipients"])) > 0:
         lines.append(f"          and {hidden} more")
-    return "\n".join([*lines, "", fields["header"]])
+    return "\n".join([*lines, "", fields["header"].expandtabs()])
 
 
 def _known_as(recipient: dict[str, Any]) -> str:

@@ -101,9 +101,9 @@ def test_root_leaves_files_of_the_state_folders_owner(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_others_are_told_who_may(tmp_path: Path) -> None:
-    assert (
-        mailserver(tmp_path, "user", "add", "ada@localhost", "--password-stdin", input="x\n").returncode == 0
-    )
+    added = mailserver(tmp_path, "user", "add", "ada@localhost", "--password-stdin", input="x\n")
+    assert added.returncode == 0
+    assert added.stderr.startswith(f"mailserver: made {tmp_path / 'state'}, owned by root")
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     (tmp_path / "state").chmod(0o755)

@@ -17,7 +17,7 @@ from mailserver.values.address import NULL_SENDER, address_from
 from mailserver.values.envelope import Entry, Envelope, Recipient, queue_id
 from mailserver.values.outcome import Delayed
 
-CONTENT = b"Received: from there\r\nSubject: \xd0\xba\xd0\xb0\xd0\xb2\xd0\xb0 \x1b[2J\r\n\r\nthe body\r\n"
+CONTENT = "Received: from there\r\n\tby here\r\nSubject: кава \x1b[2J\r\n\r\nthe body\r\n".encode()
 LATER = time.time() + 1000
 
 Run = Callable[..., Result]
@@ -118,7 +118,7 @@ def test_one_message_for_people(run: Run, spool: SqliteSpool) -> None:
     assert "to        <bob@b.test>, sent to <list@example.test>\n" in shown
     assert "waiting, next attempt " in shown
     assert "450 4.2.1 try again" in shown
-    assert shown.endswith("\n\nReceived: from there\nSubject: кава \\x1b[2J\n")
+    assert shown.endswith("\n\nReceived: from there\n        by here\nSubject: кава \\x1b[2J\n")
     assert "the body" not in shown
 
 
@@ -145,6 +145,14 @@ def test_what_waits_is_tried_again(run: Run, spool: SqliteSpool, what: str) -> N
     result = run("queue", "retry", entry.queue_id if what == "ID" else what)
     assert (result.exit_code, result.stdout) == (0, "1 recipient will be tried now\n")
     assert [e.id for e in spool.due(time.time(), 10).result(10)] == [entry.id]
+
+
+def test_what_is_being_delivered_is_left_alone(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "bob@b.test")
+    result = run("queue", "retry", entry.queue_id)
+    assert (result.exit_code, result.stdout) == (0, f"{entry.queue_id} is being delivered already\n")
+    spool.stop()
+    assert run("queue", "retry", entry.queue_id).stdout == f"{entry.queue_id} is tried at the next start\n"
 
 
 def test_a_domain_that_could_be_an_id(run: Run, spool: SqliteSpool) -> None:
