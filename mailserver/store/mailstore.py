@@ -22,7 +22,8 @@ class MailStore:
 
     ``format`` is ``"maildir"`` or ``"mbox"``, for accounts that name none.  ``at_once`` chooses
     where the file calls of a Maildir delivery are made: in the caller's thread, with only the sync
-    in the store's own, or all in the store's own (``batches.py``).  ``patience`` is how many
+    in the store's own, or all in the store's own, which costs less processor time beside a busy
+    reactor, since no file is then made while a sync runs (``batches.py``).  ``patience`` is how many
     seconds an mbox may stay locked by somebody else before its deliveries are given up for now.
     """
 
@@ -33,7 +34,7 @@ class MailStore:
         disk: Disk,
         hostname: str,
         *,
-        at_once: bool = True,
+        at_once: bool = False,
         patience: float = 10.0,
     ) -> None:
         if format not in FORMATS:
