@@ -14,7 +14,7 @@ import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 from dns._asyncbackend import Backend, DatagramSocket, NullTransport, StreamSocket
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -29,6 +29,8 @@ TRY_SECONDS = 3.0
 LOOKUP_SECONDS = 15.0
 """How long a look-up may take, all servers and tries together."""
 CACHED_ANSWERS = 20_000
+QUESTIONS_AT_ONCE = 100
+"""Each holds a socket; a message to a thousand domains must not use up our file descriptors."""
 CNAMES = 10
 """How many aliases in a row are followed; dnspython bounds those within one answer itself."""
 UDP_OCTETS = 1232
@@ -51,6 +53,7 @@ class Resolver:
     ) -> None:
         self._backend = _TwistedBackend(reactor)
         self._servers = [nameserver_from(text) for text in nameservers]
+        self._turns = DeferredSemaphore(QUESTIONS_AT_ONCE)
         self._try_seconds = try_seconds
         self._lookup_seconds = lookup_seconds
         self._resolver: dns.asyncresolver.Resolver | None = None
@@ -77,6 +80,7 @@ class Resolver:
 
     async def _resolve(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer:
         text = name.to_text(omit_final_dot=True)
+        await self._turns.acquire()
         try:
             return await self._ready().resolve(
                 name, kind, raise_on_no_answer=False, search=False, backend=self._backend
@@ -89,6 +93,8 @@ class Resolver:
             raise LookupDelayed("no name server is configured on this machine") from None
         except (dns.exception.DNSException, OSError):
             raise LookupDelayed(f"the name servers gave no usable answer for {text}") from None
+        finally:
+            self._turns.release()
 
     def _ready(self) -> dns.asyncresolver.Resolver:
         """Made at the first look-up: the machine may have no resolv.conf when the server starts."""

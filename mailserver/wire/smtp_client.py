@@ -22,6 +22,7 @@ from mailserver.wire.replies import MalformedReply, ReplyReader
 class Stage(Enum):
     """What the next reply answers. The value is how a diagnostic names it."""
 
+    CONNECT = "a connection"
     GREETING = "the greeting"
     EHLO = "EHLO"
     HELO = "HELO"
@@ -105,6 +106,8 @@ class SMTPClientMachine:
         self.secured = False
         self.peer = ""
         """The name that the server gave itself in its greeting."""
+        self.replies_read = 0
+        """Grows with each whole reply: what a time limit may be extended for, unlike octets."""
         self._hostname = hostname
         self._use_tls = use_tls
         self._reader = ReplyReader()
@@ -219,6 +222,7 @@ class SMTPClientMachine:
     # In ----------------------------------------------------------------------------------------
 
     def _reply(self, reply: Reply) -> None:
+        self.replies_read += 1
         if self._quitting:
             self._end("the session is over")
         elif self._in_content:

@@ -1,0 +1,433 @@
+"""The relay agent against scripted servers: every recipient gets exactly one outcome, the right one."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.task import deferLater
+from twisted.python import log
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailserver.interfaces import (
+    Exchange,
+    IDeliveryAgent,
+    IMailExchanges,
+    LookupDelayed,
+    LoopsBack,
+    NoSuchDomain,
+    NullMX,
+)
+from mailserver.relay.agent import RelayAgent
+from mailserver.values.address import Address
+from mailserver.values.content import Content, FileContent, MemoryContent
+from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
+from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed
+
+from .peers import DROP, EHLO, Peer, PeerSession
+
+BODY = b"Subject: x\r\n\r\n.dot\r\n"
+
+
+@implementer(IMailExchanges)
+class Exchanges:
+    """``hosts[domain]`` is a list of exchanges or an exception."""
+
+    def __init__(self, hosts: dict[str, Any]) -> None:
+        self.hosts = hosts
+
+    def exchanges(self, domain: str) -> Deferred[Sequence[Exchange]]:
+        found = self.hosts[domain]
+        return fail(found) if isinstance(found, Exception) else succeed(found)
+
+
+def entry(*addresses: str, content: Content | None = None, **more: Any) -> Entry:
+    recipients = []
+    for number, text in enumerate(addresses):
+        local, _, domain = text.rpartition("@")
+        recipients.append(Recipient(number, Address(local, domain), Address(local, domain)))
+    values = {"reverse_path": Address("ada", "a.test"), **more}
+    envelope = Envelope(recipients=tuple(recipients), **values)
+    waiting = tuple(Waiting(recipient) for recipient in recipients)
+    return Entry(7, 0.0, envelope, waiting, content or MemoryContent(BODY))
+
+
+class AgentCase(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.hosts: dict[str, Any] = {}
+        self.agent = RelayAgent(reactor, Exchanges(self.hosts), "mx.a.test")
+        self.agent.start()
+        # Clean-ups run backwards: the agent's, before each peer's.
+        self.addCleanup(lambda: deferLater(reactor, 0, lambda: None))
+
+    def tearDown(self) -> Deferred[None]:
+        return self.agent.stop()
+
+    def peer(self, domain: str = "b.test", **more: Any) -> Peer:
+        """A peer that is the one exchange of ``domain``."""
+        peer = Peer(**more)
+        self.addCleanup(lambda: Deferred.fromCoroutine(peer.stop()))
+        self.hosts[domain] = [Exchange(f"mx.{domain}", peer.start(), ("127.0.0.1",))]
+        return peer
+
+    def dead_port(self) -> int:
+        """A port that nobody listens on."""
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            number: int = closed.getsockname()[1]
+        return number
+
+    async def attempt(self, message: Entry) -> Sequence[Outcome]:
+        recipients = [waiting.recipient for waiting in message.waiting]
+        outcomes = await self.agent.attempt(message, recipients)
+        assert [o.recipient for o in outcomes] == recipients
+        for outcome in outcomes:
+            assert outcome.diagnostic.isprintable()
+            assert outcome.diagnostic
+            expected = {Relayed: "2", Delayed: "4", Failed: "5"}[type(outcome)]  # type: ignore[index]
+            assert outcome.status[0] == expected
+        return outcomes
+
+    async def one(self, message: Entry | None = None) -> Outcome:
+        (outcome,) = await self.attempt(message or entry("x@b.test"))
+        return outcome
+
+    async def kinds(self, message: Entry) -> list[type]:
+        return [type(outcome) for outcome in await self.attempt(message)]
+
+
+class TransactionTests(AgentCase):
+    async def test_provides_the_interface(self) -> None:
+        verifyObject(IDeliveryAgent, self.agent)
+
+    async def test_one_transaction_and_one_copy_for_all_at_one_destination(self) -> None:
+        peer = self.peer(dot="250 2.6.0 queued as 17")
+        self.hosts["c.test"] = self.hosts["b.test"]
+        outcomes = await self.attempt(entry("x@b.test", "y@b.test", "z@c.test"))
+        number = self.hosts["b.test"][0].port
+        for outcome in outcomes:
+            assert isinstance(outcome, Relayed)
+            assert outcome.status == "2.6.0"
+            assert outcome.diagnostic == "250 2.6.0 queued as 17"
+            assert outcome.remote_mta == "mx.b.test"
+            assert outcome.relay == f"mx.b.test[127.0.0.1]:{number}"
+            assert outcome.notifies
+        assert peer.connections == 1
+        assert len(peer.said("MAIL")) == 1
+        assert peer.messages == [b"Subject: x\r\n\r\n..dot\r\n"]
+        assert peer.commands[0] == "EHLO mx.a.test"
+
+    async def test_a_hundred_recipients_in_a_transaction(self) -> None:
+        peer = self.peer()
+        outcomes = await self.attempt(entry(*[f"u{n}@b.test" for n in range(250)]))
+        assert {type(o) for o in outcomes} == {Relayed}
+        assert len(peer.said("MAIL")) == 3
+        assert len(peer.said("RCPT")) == 250
+
+    async def test_each_recipient_has_its_own_reply(self) -> None:
+        def rcpt(line: str) -> str:
+            for word, reply in (("no", "550 5.1.1 no such"), ("later", "450 4.2.0 later"), ("many", "552 x")):
+                if f"<{word}@" in line:
+                    return reply
+            return "250 ok"
+
+        self.peer(RCPT=rcpt)
+        message = entry("no@b.test", "yes@b.test", "later@b.test", "many@b.test")
+        outcomes = await self.attempt(message)
+        assert [type(o) for o in outcomes] == [Failed, Relayed, Delayed, Delayed]
+        assert [o.status for o in outcomes] == ["5.1.1", "2.0.0", "4.2.0", "4.5.3"]
+        assert outcomes[0].diagnostic == "550 5.1.1 no such"
+
+    async def test_without_extensions(self) -> None:
+        peer = self.peer(EHLO="500 what", HELO="250 old")
+        assert isinstance(await self.one(entry("x@b.test", body="8BITMIME")), Relayed)
+        assert peer.said("MAIL") == ["MAIL FROM:<ada@a.test>"]
+
+    async def test_a_reply_of_many_strange_lines_is_one_printable_line(self) -> None:
+        self.peer(MAIL="550-no\x1b[31m\r\n550-\r\n550 " + "x" * 3000)
+        outcome = await self.one()
+        assert isinstance(outcome, Failed)
+        assert outcome.diagnostic.startswith("550 no?[31m")
+        assert len(outcome.diagnostic) < 600
+
+    async def test_the_final_reply_decides(self) -> None:
+        for reply, kind in (
+            ("451 4.3.0 disk", Delayed),
+            ("554 5.6.0 spam", Failed),
+            ("554 4.9.9 lie", Failed),
+        ):
+            self.peer(dot=reply)
+            assert await self.kinds(entry("x@b.test")) == [kind]
+
+    async def test_large_content_streams(self) -> None:
+        path = Path(self.mktemp())
+        octets = b"".join(b".%d\r\n" % n for n in range(400_000))
+        path.write_bytes(octets)
+        peer = self.peer()
+        outcome = await self.one(entry("x@b.test", content=FileContent(path, len(octets))))
+        assert isinstance(outcome, Relayed)
+        assert peer.messages == [octets.replace(b"\r\n.", b"\r\n..").replace(b".", b"..", 1)]
+
+    async def test_content_that_vanishes_is_never_ended_by_a_dot(self) -> None:
+        for size in (10, 10_000_000):
+            peer = self.peer()
+            content = FileContent(Path(self.mktemp()), size)
+            assert await self.kinds(entry("x@b.test", content=content)) == [Delayed]
+            assert peer.messages == []
+        self.flushLoggedErrors()
+
+
+class NeedsTests(AgentCase):
+    async def test_size(self) -> None:
+        peer = self.peer(EHLO="250-peer\r\n250 SIZE 10")
+        outcome = await self.one()
+        assert isinstance(outcome, Failed)
+        assert outcome.status == "5.3.4"
+        assert peer.said("MAIL") == []
+
+    async def test_eight_bits_only_when_there_are_any(self) -> None:
+        self.peer(EHLO="250-peer\r\n250 PIPELINING")
+        eight = MemoryContent("Subject: ü\r\n".encode())
+        outcome = await self.one(entry("x@b.test", content=eight, body="8BITMIME"))
+        assert (type(outcome), outcome.status) == (Failed, "5.6.3")
+        assert isinstance(await self.one(entry("x@b.test", body="8BITMIME")), Relayed)
+
+    async def test_smtputf8(self) -> None:
+        peer = self.peer(EHLO="250-peer\r\n250-PIPELINING\r\n250 8BITMIME")
+        outcomes = await self.attempt(entry("юлія@b.test", "x@b.test"))
+        assert [type(o) for o in outcomes] == [Failed, Relayed]
+        assert outcomes[0].status == "5.6.7"
+        outcome = await self.one(entry("x@b.test", smtputf8=True))
+        assert outcome.status == "5.6.7"
+        assert len(peer.messages) == 1
+
+    async def test_addresses_that_cannot_be_said(self) -> None:
+        peer = self.peer()
+        outcomes = await self.attempt(entry("x\r\nRSET@b.test", "y@b.test"))
+        assert [type(o) for o in outcomes] == [Failed, Relayed]
+        bad = entry("y@b.test", reverse_path=Address("a", "b\r\nDATA"))
+        assert (await self.one(bad)).status == "5.1.7"
+        assert peer.said("RSET") == []
+
+
+class LookupTests(AgentCase):
+    async def test_nowhere_to_go(self) -> None:
+        for error, kind, status in (
+            (NoSuchDomain("no b.test"), Failed, "5.1.2"),
+            (NullMX("null"), Failed, "5.1.10"),
+            (LoopsBack("loop"), Failed, "5.4.6"),
+            (LookupDelayed("dns"), Delayed, "4.4.3"),
+        ):
+            self.hosts["b.test"] = error
+            outcome = await self.one()
+            assert (type(outcome), outcome.status) == (kind, status)
+
+    async def test_one_bad_domain_does_not_hold_up_the_others(self) -> None:
+        self.peer()
+        self.hosts["gone.test"] = NoSuchDomain("gone")
+        assert await self.kinds(entry("x@gone.test", "y@b.test")) == [Failed, Relayed]
+
+    async def test_a_bug_is_a_delay_for_its_recipients_alone(self) -> None:
+        self.peer()
+        self.hosts["bug.test"] = ZeroDivisionError("bug")
+        outcomes = await self.attempt(entry("x@bug.test", "y@b.test"))
+        assert [type(o) for o in outcomes] == [Delayed, Relayed]
+        assert outcomes[0].status == "4.3.0"
+        self.hosts["b.test"] = [Exchange("mx.b.test", 25, None)]  # type: ignore[arg-type]
+        assert (await self.one()).status == "4.3.0"
+        assert self.agent._destinations.busy == 0
+        self.flushLoggedErrors()
+
+
+class TroubleTests(AgentCase):
+    def before(self, peer: Peer, *others: Exchange) -> None:
+        """``others`` are tried before ``peer``."""
+        self.hosts["b.test"] = [*others, *self.hosts["b.test"]]
+
+    async def test_refused_then_the_next_address_and_the_next_host(self) -> None:
+        peer = self.peer()
+        dead = self.dead_port()
+        self.before(peer, Exchange("dead.b.test", dead, ("127.0.0.1", "::1")))
+        outcome = await self.one()
+        assert isinstance(outcome, Relayed)
+        assert outcome.remote_mta == "mx.b.test"
+
+    async def test_nobody_there(self) -> None:
+        dead = self.dead_port()
+        self.hosts["b.test"] = [Exchange("mx.b.test", dead, ("127.0.0.1",))]
+        outcome = await self.one()
+        assert (type(outcome), outcome.status) == (Delayed, "4.4.1")
+        assert outcome.diagnostic == f"connect to mx.b.test[127.0.0.1]:{dead}: Connection refused"
+        assert outcome.remote_mta == ""
+
+    async def test_a_greeting_that_refuses(self) -> None:
+        good = self.peer()
+        for reply in ("421 4.3.2 busy", "554 5.7.1 go away", "garbage", DROP):
+            bad = Peer(connect=reply)
+            self.addCleanup(lambda bad=bad: Deferred.fromCoroutine(bad.stop()))
+            exchange = Exchange("bad.test", bad.start(), ("127.0.0.1",))
+            self.hosts["c.test"] = [exchange, *self.hosts["b.test"]]
+            assert await self.kinds(entry("x@c.test")) == [Relayed]
+        assert len(good.messages) == 4
+
+    async def test_5yz_at_every_door_fails_and_4yz_at_one_delays(self) -> None:
+        self.peer("no1.test", connect="554 5.7.1 go away")
+        self.peer("no2.test", EHLO="550 5.7.1 not you", HELO="550 5.7.1 not you")
+        self.peer("busy.test", connect="421 busy")
+        no1, no2, busy = (self.hosts[f"{name}.test"] for name in ("no1", "no2", "busy"))
+        self.hosts["b.test"] = no1 + no2
+        outcome = await self.one()
+        assert (type(outcome), outcome.status) == (Failed, "5.7.1")
+        self.peer("no3.test", connect="554 5.7.1 go away")
+        self.hosts["c.test"] = busy + self.hosts["no3.test"]
+        outcome = await self.one(entry("x@c.test"))
+        assert (type(outcome), outcome.diagnostic) == (Delayed, "554 5.7.1 go away")
+
+    async def test_a_drop_before_the_content_goes_on_elsewhere(self) -> None:
+        for verb in ("EHLO", "MAIL", "RCPT", "DATA"):
+            self.peer("bad.test", **{verb: DROP})
+            good = self.peer("good.test")
+            self.hosts["b.test"] = self.hosts["bad.test"] + self.hosts["good.test"]
+            assert await self.kinds(entry("x@b.test", "y@b.test")) == [Relayed, Relayed], verb
+            assert len(good.messages) == 1
+
+    async def test_what_was_refused_before_the_drop_stays_refused(self) -> None:
+        self.peer(RCPT=lambda line: "550 no" if "<x@" in line else DROP)
+        assert await self.kinds(entry("x@b.test", "y@b.test")) == [Failed, Delayed]
+
+    async def test_a_drop_after_the_dot_delays_and_goes_nowhere_else(self) -> None:
+        self.peer("bad.test", dot=DROP)
+        good = self.peer("good.test")
+        self.hosts["b.test"] = self.hosts["bad.test"] + self.hosts["good.test"]
+        outcome = await self.one()
+        assert (type(outcome), outcome.status) == (Delayed, "4.4.2")
+        assert "the end of data" in outcome.diagnostic
+        assert good.messages == []
+
+    async def test_421_anywhere(self) -> None:
+        for verb in ("EHLO", "MAIL", "RCPT", "DATA", "."):
+            peer = self.peer()
+            peer.replies[verb] = "421 4.3.2 closing"
+            outcome = await self.one()
+            assert (type(outcome), outcome.diagnostic) == (Delayed, "421 4.3.2 closing"), verb
+
+    async def test_an_endless_reply(self) -> None:
+        for verb in ("CONNECT", "EHLO", "MAIL", "."):
+            peer = self.peer()
+            peer.replies[verb] = "250-x\r\n" * 200_000
+            assert await self.kinds(entry("x@b.test")) == [Delayed], verb
+            peer = self.peer()
+            peer.replies[verb] = "2" * 1_000_000
+            assert await self.kinds(entry("x@b.test")) == [Delayed], verb
+
+    async def test_lies_in_ehlo(self) -> None:
+        # PIPELINING offered, and then everything that was sent ahead is lost.
+        class OneAtATime(PeerSession):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data if self.in_data else data.split(b"\r\n")[0] + b"\r\n")
+
+        peer = Peer(RCPT="250 ok")
+        peer.protocol = OneAtATime
+        self.addCleanup(lambda: Deferred.fromCoroutine(peer.stop()))
+        self.hosts["b.test"] = [Exchange("mx.b.test", peer.start(), ("127.0.0.1",))]
+        waiting = self.agent.attempt(entry("x@b.test"), [entry("x@b.test").waiting[0].recipient])
+        await deferLater(reactor, 0.2, lambda: None)
+        assert not waiting.called
+        (session,) = self.agent._sessions
+        session._timer.reset(0)  # five minutes have passed
+        (outcome,) = await waiting
+        assert isinstance(outcome, Delayed)
+
+    async def test_an_early_yes_is_not_believed(self) -> None:
+        self.peer(DATA="354 go\r\n250 2.0.0 all yours")
+        assert await self.kinds(entry("x@b.test")) == [Delayed]
+
+
+class ReuseTests(AgentCase):
+    async def test_an_open_session_serves_the_next_message(self) -> None:
+        peer = self.peer()
+        for _ in range(3):
+            assert isinstance(await self.one(), Relayed)
+        assert peer.connections == 1
+        assert len(peer.messages) == 3
+        assert peer.said("RSET") == []
+
+    async def test_rset_after_a_transaction_that_nobody_wanted(self) -> None:
+        peer = self.peer(RCPT="550 no", DATA="503 nobody")
+        await self.one()
+        await self.one()
+        assert peer.connections == 1
+        assert [c for c in peer.commands if c[:4] in ("RSET", "MAIL")][1] == "RSET"
+
+    async def test_a_kept_session_that_has_died_is_replaced(self) -> None:
+        peer = self.peer()
+        await self.one()
+        # The peer is about to close; we have not noticed.
+        peer.replies["MAIL"] = lambda line: DROP if peer.connections == 1 else "250 ok"
+        assert isinstance(await self.one(), Relayed)
+        assert peer.connections == 2
+
+    async def test_idle_sessions_are_closed_after_a_while_with_quit(self) -> None:
+        peer = self.peer()
+        await self.one()
+        self.agent._destinations.close_parked()
+        while peer.open:
+            await deferLater(reactor, 0.01, lambda: None)
+        assert peer.commands[-1] == "QUIT"
+
+    async def test_no_more_sessions_than_allowed(self) -> None:
+        self.agent = RelayAgent(reactor, Exchanges(self.hosts), "mx.a.test", concurrency=2)
+        peer = self.peer()
+        most = 0
+
+        def mail(line: str) -> str:
+            nonlocal most
+            most = max(most, len(peer.open))
+            return "250 ok"
+
+        peer.replies["MAIL"] = mail
+        attempts = [self.attempt(entry("x@b.test")) for _ in range(40)]
+        found = await gatherResults([Deferred.fromCoroutine(a) for a in attempts])
+        assert {type(o) for (o,) in found} == {Relayed}
+        assert most == 2
+        assert len(peer.messages) == 40
+
+    async def test_a_thousand_messages_to_a_dead_host_at_once(self) -> None:
+        self.hosts["b.test"] = [Exchange("mx.b.test", self.dead_port(), ("127.0.0.1",))]
+        attempts = [Deferred.fromCoroutine(self.attempt(entry("x@b.test"))) for _ in range(1000)]
+        assert {type(o) for (o,) in await gatherResults(attempts)} == {Delayed}
+        assert self.agent._destinations.busy == 0
+
+
+class StopTests(AgentCase):
+    async def test_a_transaction_may_finish_and_new_ones_wait(self) -> None:
+        peer = self.peer()
+        peer.replies["."] = "silent"
+        waiting = Deferred.fromCoroutine(self.one())
+        while not peer.messages:
+            await deferLater(reactor, 0.01, lambda: None)
+        stopping = self.agent.stop()
+        late = await self.one()
+        assert (type(late), late.status) == (Delayed, "4.3.2")
+        assert not stopping.called
+        peer.open[0].transport.write(b"250 ok\r\n")
+        assert isinstance(await waiting, Relayed)
+        await stopping
+        assert peer.commands[-1] == "QUIT"
+
+
+class LogTests(AgentCase):
+    async def test_nothing_unusual_is_logged(self) -> None:
+        self.peer()
+        seen: list[Any] = []
+        log.addObserver(seen.append)
+        self.addCleanup(log.removeObserver, seen.append)
+        await self.one()
+        assert [e for e in seen if e.get("isError")] == []
+        assert EHLO
