@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,7 +154,7 @@ class Destinations:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
-        self._close_older(float("inf"))
+        self._close_older(math.inf)
 
     def _sweep(self) -> None:
         self._sweeping = None
@@ -175,7 +176,7 @@ class Destinations:
 
 @dataclass(slots=True)
 class _Memory:
-    until: float = 0.0
+    until: float = -math.inf
     pause: float = 0.0
     reason: str = ""
     clear_until: float = 0.0
@@ -210,7 +211,7 @@ class HostMemory:
         """A session was opened."""
         known = self._hosts.get((target.address, target.port))
         if known is not None:
-            known.until = known.pause = 0.0
+            known.until, known.pause = -math.inf, 0.0
 
     def tls_failed(self, target: Target) -> None:
         """The target announces STARTTLS and cannot do it."""

@@ -83,6 +83,10 @@ class AgentCase(TestCase):
             number: int = closed.getsockname()[1]
         return number
 
+    async def pause(self) -> None:
+        """Let the peer act."""
+        await deferLater(reactor, 0.05, lambda: None)
+
     async def attempt(self, message: Entry) -> Sequence[Outcome]:
         recipients = [waiting.recipient for waiting in message.waiting]
         outcomes = await self.agent.attempt(message, recipients)
