@@ -193,13 +193,8 @@ class SqliteSpool:
         self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
     ) -> Future[Sequence[Entry]]:
         """See ``ISpool``."""
-        finished: list[str] = []
-        delayed: list[str] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Delayed):
-                delayed.append(delayed_row(entry.id, outcome))
-            else:
-                finished.append(f"[{entry.id},{outcome.recipient.number}]")
+        delayed = [delayed_row(entry.id, o) for o in outcomes if isinstance(o, Delayed)]
+        finished = [f"[{entry.id},{o.recipient.number}]" for o in outcomes if not isinstance(o, Delayed)]
         future: Future[Sequence[Entry]] = Future()
         try:
             made = [self._new(self._numbers.next(), one.envelope, one.content) for one in notices]
