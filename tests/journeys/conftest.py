@@ -42,7 +42,7 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 @pytest.fixture
 def server(make_server: Callable[..., Server]) -> Server:
     """A server for ``a.test`` with the user ada, started."""
-    made = make_server("a", "mx.a.test", ["a.test"], {"login": {"allow_cleartext": True}})
+    made = make_server("a", "mx.a.test", ["a.test"])
     made.add_user("ada@a.test")
     return made.start()
 

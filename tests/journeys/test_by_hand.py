@@ -7,6 +7,9 @@ import pty
 import select
 import subprocess
 import time
+from collections.abc import Callable
+
+import pytest
 
 from tests.journeys.server import PASSWORD, Server
 from tests.journeys.tools import PATIENCE, run, tool
@@ -44,6 +47,14 @@ class Keyboard:
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait(PATIENCE)
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    """One that lets people log in without TLS: `curl pop3://` and a terminal have none."""
+    made = make_server("a", "mx.a.test", ["a.test"], {"login": {"allow_cleartext": True}})
+    made.add_user("ada@a.test")
+    return made.start()
 
 
 def test_a_session_typed_with_telnet_is_read_back_unchanged(server: Server) -> None:

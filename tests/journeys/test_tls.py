@@ -18,11 +18,11 @@ LETTER = "From: ada@a.test\r\nTo: ada@a.test\r\nSubject: sealed\r\n\r\nHello\r\n
 @pytest.mark.parametrize(
     ("listener", "options", "farewell"),
     [
-        ("smtp", ["-starttls", "smtp"], "QUIT\r\n"),
-        ("submission", ["-starttls", "smtp"], "QUIT\r\n"),
-        ("submissions", [], "QUIT\r\n"),
-        ("pop3", ["-starttls", "pop3"], "QUIT\r\n"),
-        ("pop3s", [], "QUIT\r\n"),
+        ("smtp", ["-starttls", "smtp"], "QUIT\n"),
+        ("submission", ["-starttls", "smtp"], "QUIT\n"),
+        ("submissions", [], "QUIT\n"),
+        ("pop3", ["-starttls", "pop3"], "QUIT\n"),
+        ("pop3s", [], "QUIT\n"),
     ],
 )
 def test_openssl_agrees_on_tls(server: Server, listener: str, options: list[str], farewell: str) -> None:

@@ -170,7 +170,8 @@ def test_three_recipients_in_one_transaction_and_a_report_for_the_fourth(
         (one,) = b.mail(login)
         assert one["Subject"] == "to four"
         assert one["Return-Path"] == "<ada@a.test>"
-        assert one.get_content().replace("\r\n", "\n") == "Merhaba,\n.a line with a dot\n\nAda\n"
+        text = one.get_content().replace("\r\n", "\n")
+        assert text.rstrip("\n") == "Merhaba,\n.a line with a dot\n\nAda"  # swaks ends with one line more
         arrived.append(one)
     assert len(received_ids(arrived, r"mx\.b\.test")) == 1, "one transaction reached B"
     check_report(the_report(a, "ada@a.test"), NOBODY)

@@ -40,7 +40,7 @@ def ours(name: str) -> str:
 
 def run(command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
     """Run to the end with everything captured as text; bounded by a generous time limit."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def free_port(host: str = "127.0.0.1") -> int:
