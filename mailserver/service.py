@@ -102,8 +102,11 @@ class MailServer(MultiService):
         await DeferredList([listener.close() for listener in self._listeners])
         if self._house is not None:
             await self._house.end_sessions()
+            # The relay ends first: the runner waits for what it has under way.
+            relay_ended = self._house.relay.stop()
             await _wait(MultiService.stopService(self))
-            await self._house.close()
+            await relay_ended
+            self._house.close()
         maillog.write_through_the_logger()
 
 
@@ -162,9 +165,8 @@ class House:
         """Say goodbye to clients; those in the middle of something may finish it."""
         await DeferredList([factory.stop() for factory in self._factories])
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close what ``open`` opened, when nothing is under way any more."""
-        await _wait(self.relay.stop())
         self.workers.stop()
         self.spool.stop()
         self.store.stop()

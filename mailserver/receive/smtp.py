@@ -24,6 +24,7 @@ from zope.interface import implementer
 from mailserver import maillog
 from mailserver.receive.authentication import CANCELLED, Authenticator, Exchange
 from mailserver.receive.transaction import TRY_LATER, Intake, Transaction
+from mailserver.sockets import direct_writer
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import SessionFacts, TLSFacts
 from mailserver.values.text import printable
@@ -100,11 +101,13 @@ class SMTPReceiver(Protocol):
         self._errors = 0
         self._lost = False
         self._timer: IDelayedCall | None = None
+        self._write: Callable[[bytes], object]
 
     # -- the transport calls ---------------------------------------------------------------
 
     def connectionMade(self) -> None:
         self.factory.sessions.add(self)
+        self._write = direct_writer(self.transport)
         self.transport.registerProducer(self, True)
         seconds = HANDSHAKE_SECONDS if self.factory.settings.implicit_tls else IDLE_SECONDS
         self._timer = self.factory.settings.clock.callLater(seconds, self._timed_out)
@@ -206,7 +209,7 @@ class SMTPReceiver(Protocol):
 
     def _flush(self) -> None:
         if output := self._machine.take_output():
-            self.transport.write(output)
+            self._write(output)
 
     def _set_reading(self) -> None:
         pause = self._output_full or (self._awaiting and self._pending > MOST_PENDING)
@@ -240,7 +243,7 @@ class SMTPReceiver(Protocol):
         return self.factory.settings.implicit_tls and self._session.tls is None
 
     def _say_goodbye(self, goodbye: Reply) -> None:
-        self.transport.write(self._machine.take_output() + goodbye.encode())
+        self._write(self._machine.take_output() + goodbye.encode())
         self._hang_up()
 
     def stop(self) -> None:
@@ -309,6 +312,7 @@ class SMTPReceiver(Protocol):
         if self._machine.plaintext_pending:
             self._refuse_injection()
             return None
+        self._write = self.transport.write
         self.transport.startTLS(tls)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mailserver.values.address import Address
 from mailserver.values.content import Content
@@ -11,13 +12,17 @@ _DIGITS = "0123456789bcdfghjklmnpqrstvwxyz"
 _LONGEST = 13  # digits of 2**63
 
 
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+
+
+@lru_cache(maxsize=4096)  # the same few are asked for again and again while their messages pass
 def queue_id(entry: int) -> str:
     """How people see the number of a spool entry: lower case, no vowels, so no words appear."""
     text = ""
-    while entry:
-        entry, digit = divmod(entry, len(_DIGITS))
-        text = _DIGITS[digit] + text
-    return text or _DIGITS[0]
+    while entry >= len(_PAIRS):
+        entry, pair = divmod(entry, len(_PAIRS))
+        text = _PAIRS[pair] + text
+    return (_PAIRS[entry] + text).lstrip("0") or "0"
 
 
 def entry_number(text: str) -> int:
