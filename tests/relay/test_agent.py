@@ -377,6 +377,13 @@ class ReuseTests(AgentCase):
         assert isinstance(await self.one(), Relayed)
         assert peer.connections == 2
 
+    async def test_the_end_of_a_kept_session_does_not_soften_a_refusal(self) -> None:
+        peer = self.peer()
+        await self.one()
+        peer.replies |= {"MAIL": DROP, "CONNECT": "554 5.7.1 go away"}
+        outcome = await self.one()
+        assert (type(outcome), outcome.diagnostic) == (Failed, "554 5.7.1 go away")
+
     async def test_idle_sessions_are_closed_after_a_while_with_quit(self) -> None:
         peer = self.peer()
         await self.one()
