@@ -228,14 +228,16 @@ class OurServer:
             'submission = ""\nsubmissions = ""\npop3 = ""\npop3s = ""\n'
         )
         command = [self._program("mailserver"), "--config", str(self._configuration)]
-        subprocess.run(
+        added = subprocess.run(
             [*command, "user", "add", f"{USER}@{DOMAIN}", "--password-stdin"],
             input="a password for the benchmark only\n",
             text=True,
-            check=True,
+            check=False,
             cwd=self._folder,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
         )
+        if added.returncode != 0:
+            raise PeerFailed(f"mailserver user add: {added.stderr}")
         self.pid = self._daemon.start()
 
     def stop(self) -> None:
