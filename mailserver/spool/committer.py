@@ -21,7 +21,9 @@ _BATCH_REQUESTS = 512
 _BATCH_OCTETS = 8 * 1024 * 1024
 _CHECKPOINT_OCTETS = 8 * 1024 * 1024
 _PAGE = 4096  # SQLite's own choice; 8 KiB costs a quarter more here, 16 KiB brings nothing
-_MARK_AHEAD = 10_000_000 << 10  # ten seconds of ids (spool/sqlite.py): one update of the mark each
+
+MARK_AHEAD = 1_000_000 << 10
+"""A second of ids (spool/sqlite.py): the mark runs this far ahead, so that few commits move it."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -115,11 +117,6 @@ class Committer:
         (self._mark,) = db.execute("SELECT value FROM mark WHERE name = 'issued'").fetchone()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
-    @property
-    def mark(self) -> int:
-        """No id up to this one may be given out again."""
-        return int(self._mark)
-
     def start(self) -> None:
         """Begin to serve what is handed over."""
         self._thread.start()
@@ -192,7 +189,7 @@ class Committer:
     def _apply(self, writes: Sequence[Write[Any]]) -> None:
         """One statement in autocommit mode: it is committed and synced when ``execute`` returns."""
         entries, contents, newest = _joined_entries(writes)
-        mark = newest + _MARK_AHEAD if newest > self._mark else 0
+        mark = newest + MARK_AHEAD if newest > self._mark else 0
         gone = [number for write in writes for number in write.gone]
         self._db.execute(
             APPLY_BATCH,

@@ -19,7 +19,7 @@ from mailserver.durable import Disk
 from mailserver.interfaces import ISpool, ISpoolWriter, Notice, SpoolFull, SpoolUnavailable
 from mailserver.spool import leases
 from mailserver.spool.bodies import Bodies, BodyStream
-from mailserver.spool.committer import Call, Committer, NewEntry, Write
+from mailserver.spool.committer import MARK_AHEAD, Call, Committer, NewEntry, Write
 from mailserver.spool.content import ContentReader, StoredContent
 from mailserver.spool.rows import delayed_row, entry_row, recipient_rows
 from mailserver.spool.schema import SpoolUnusable, bodies_path, lock_path, open_for_writing, spool_path
@@ -155,8 +155,8 @@ class SqliteSpool:
         opened.callback(self._reader.close)
         self.bodies = Bodies(bodies_path(self._folder, self._worker), self._disk)
         self.bodies.sweep([number for (number,) in db.execute("SELECT id FROM entry WHERE content IS NULL")])
+        self._numbers = SpoolNumbers(self._worker, _reserved(db, self._now), self._now)
         self._committer = Committer(db, self.bodies.remove)
-        self._numbers = SpoolNumbers(self._worker, self._committer.mark, self._now)
 
     def stop(self) -> None:
         """Finish what was handed over, then close. Later requests fail with ``SpoolUnavailable``.
@@ -272,6 +272,15 @@ class SqliteSpool:
         future: Future[T] = Future()
         self._committer.put(Call(future, function))
         return future
+
+
+def _reserved(db: sqlite3.Connection, now: Callable[[], float]) -> int:
+    """The highest number that an earlier process may have given out; a second's worth beyond it,
+    or beyond this moment, is reserved for ours."""
+    (mark,) = db.execute("SELECT value FROM mark WHERE name = 'issued'").fetchone()
+    moment = int(now() * 1e6) << _WORKER_BITS
+    db.execute("UPDATE mark SET value = ? WHERE name = 'issued'", (max(mark, moment) + MARK_AHEAD,))
+    return int(mark)
 
 
 def _leased(number: int, arrived: float, envelope: Envelope, content: Content) -> Entry:

@@ -1,0 +1,352 @@
+"""The embedded spool: files, memory, full disks, damaged rows; ``tests/contracts`` has the rest."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from mailserver.durable import Disk, DurableFile
+from mailserver.interfaces import SpoolFull, SpoolUnavailable
+from mailserver.spool.schema import SpoolUnusable
+from mailserver.spool.sqlite import SpoolNumbers, SqliteSpool
+from tests.spool.letters import WAIT, delayed, delivered, due, envelope, octets_of, spooled
+
+LARGE = b"x" * 600_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spool(folder: Path) -> Iterator[SqliteSpool]:
+    spool = started(folder)
+    yield spool
+    spool.stop()
+
+
+def started(folder: Path, disk: Disk | None = None, worker: int = 0) -> SqliteSpool:
+    spool = SqliteSpool(folder, disk or Disk(), worker)
+    spool.start()
+    return spool
+
+
+def bodies(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder / "bodies-0"))
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def test_nobody_else_may_read(spool: SqliteSpool, folder: Path) -> None:
+    spooled(spool, LARGE)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) >= 4  # database, log, lock, body
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder / "bodies-0")} == {0o700}
+
+
+def test_construction_touches_nothing(folder: Path) -> None:
+    SqliteSpool(folder, Disk()).stop()
+    assert not folder.exists()
+
+
+def test_a_spool_serves_one_process(spool: SqliteSpool, folder: Path) -> None:
+    with pytest.raises(SpoolUnusable, match="another server"):
+        started(folder)
+    started(folder, worker=1).stop()
+
+
+def test_two_workers_never_give_the_same_number(folder: Path) -> None:
+    spools = [started(folder, worker=n) for n in (0, 1, 1023)]
+    numbers = [spool.begin().id for _ in range(100) for spool in spools]
+    assert len(set(numbers)) == 300
+    for spool in spools:
+        spool.stop()
+
+
+def test_a_newer_spool_is_not_touched(folder: Path) -> None:
+    started(folder).stop()
+    with sqlite3.connect(folder / "spool-0.sqlite") as db:
+        db.execute("PRAGMA user_version = 7")
+    before = (folder / "spool-0.sqlite").read_bytes()
+    with pytest.raises(SpoolUnusable, match="schema version 7"):
+        started(folder)
+    assert (folder / "spool-0.sqlite").read_bytes() == before
+
+
+def test_what_is_no_database_stops_the_start(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "spool-0.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    with pytest.raises(SpoolUnusable, match=r"spool-0\.sqlite cannot be opened"):
+        started(folder)
+
+
+def test_the_lock_is_free_again_after_a_start_that_failed(folder: Path) -> None:
+    started(folder).stop()
+    (folder / "bodies-0").rmdir()
+    (folder / "bodies-0").write_bytes(b"")
+    with pytest.raises(SpoolUnusable):
+        started(folder)
+    (folder / "bodies-0").unlink()
+    started(folder).stop()
+
+
+def test_files_without_an_entry_are_swept_at_start(folder: Path) -> None:
+    spool = started(folder)
+    entry = spooled(spool, LARGE)
+    spool.stop()
+    (folder / "bodies-0" / "leftover").write_bytes(b"x")
+    spool = started(folder)
+    assert bodies(folder) == [entry.queue_id]
+    spool.stop()
+
+
+def test_a_large_content_leaves_with_its_entry(folder: Path) -> None:
+    spool = started(folder)
+    entry = spooled(spool, LARGE, envelope(2))
+    assert bodies(folder) == [entry.queue_id]
+    spool.record(entry, [delivered(entry.waiting[0])]).result(WAIT)
+    spool.record(entry, [delayed(entry.waiting[1], 1.0)]).result(WAIT)
+    (entry,) = due(spool)
+    assert octets_of(entry) == LARGE
+    spool.record(entry, [delivered(entry.waiting[0])]).result(WAIT)
+    spool.stop()
+    assert bodies(folder) == []
+
+
+def test_a_content_in_the_database_that_is_gone_is_an_oserror(spool: SqliteSpool) -> None:
+    entry = spooled(spool, b"x" * 100_000)
+    spool.record(entry, [delivered(entry.waiting[0])]).result(WAIT)
+    with pytest.raises(OSError, match="no content"):
+        octets_of(entry)
+
+
+# -- numbers -----------------------------------------------------------------------------------
+
+
+def test_numbers_go_on_when_the_clock_goes_back() -> None:
+    times = iter([1000.0, 1000.0, 5.0, 2000.0, -1.0])
+    numbers = SpoolNumbers(3, 0, lambda: next(times))
+    made = [numbers.next() for _ in range(5)]
+    assert made == sorted(set(made))
+    assert {number & 1023 for number in made} == {3}
+    assert SpoolNumbers(0, made[-1], lambda: 0.0).next() > made[-1]
+
+
+@pytest.mark.parametrize("worker", [-1, 1024])
+def test_a_worker_has_ten_bits(folder: Path, worker: int) -> None:
+    with pytest.raises(ValueError, match="0 to 1023"):
+        SqliteSpool(folder, Disk(), worker)
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+
+class SlowDisk(Disk):
+    """Writes nothing before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: Future[None] = Future()
+
+    def create(self, path: os.PathLike[str] | str) -> DurableFile:
+        self.gate.result(WAIT)
+        return super().create(path)
+
+
+def test_a_disk_that_lags_stops_the_writer(folder: Path) -> None:
+    disk = SlowDisk()
+    spool = started(folder, disk)
+    writer = spool.begin()
+    taken = 0
+    room = None
+    while room is None:
+        room = writer.write(b"x" * 10_000)
+        taken += 10_000
+        assert taken < 2_000_000
+    assert not room.done()
+    disk.gate.set_result(None)
+    room.result(WAIT)
+    assert writer.commit(envelope()).result(WAIT).content.size == taken
+    spool.stop()
+
+
+# -- faults ------------------------------------------------------------------------------------
+
+
+class FaultyFile(DurableFile):
+    def __init__(self, disk: FaultyDisk, fd: int) -> None:
+        super().__init__(fd)
+        self._disk = disk
+
+    def write(self, octets: bytes) -> None:
+        self._disk.fail("write")
+        super().write(octets)
+
+    def sync(self) -> None:
+        self._disk.fail("sync")
+        super().sync()
+
+
+class FaultyDisk(Disk):
+    """Fails where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: dict[str, int] = {}
+
+    def fail(self, what: str) -> None:
+        if what in self.faults:
+            raise OSError(self.faults[what], os.strerror(self.faults[what]))
+
+    def create(self, path: os.PathLike[str] | str) -> DurableFile:
+        self.fail("create")
+        return FaultyFile(self, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def sync_folder(self, path: os.PathLike[str] | str) -> None:
+        self.fail("sync_folder")
+        super().sync_folder(path)
+
+
+@pytest.mark.parametrize("where", ["create", "write", "sync", "sync_folder"])
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, SpoolFull), (errno.EIO, SpoolUnavailable)])
+def test_a_fault_of_the_disk_under_a_large_content(
+    folder: Path, where: str, code: int, kind: type[SpoolUnavailable]
+) -> None:
+    disk = FaultyDisk()
+    spool = started(folder, disk)
+    disk.faults = {where: code}
+    with pytest.raises(kind):
+        spooled(spool, LARGE)
+    assert bodies(folder) == []
+    assert len(due(spool)) == 0
+    disk.faults = {}
+    entry = spooled(spool, LARGE)
+    assert octets_of(entry) == LARGE
+    spool.stop()
+
+
+def pages(spool: SqliteSpool, limit: int) -> None:
+    """Let the database be full, or not."""
+    spool._call(lambda db: db.execute(f"PRAGMA max_page_count = {limit}").fetchone()).result(WAIT)
+
+
+def test_a_full_disk_is_told_and_outlived(spool: SqliteSpool, folder: Path) -> None:
+    first = spooled(spool)
+    pages(spool, 1)  # SQLite takes the present size
+    futures = []
+    for _ in range(20):
+        writer = spool.begin()
+        writer.write(b"x" * 100_000)
+        futures.append(writer.commit(envelope()))
+    assert {type(future.exception(WAIT)) for future in futures} == {SpoolFull}
+    with pytest.raises(SpoolFull):  # the envelopes of many recipients, whose body has a file
+        spooled(spool, LARGE, envelope(5000))
+    pages(spool, 1_000_000)
+    second = spooled(spool)
+    spool.stop()  # the file is removed by then
+    assert bodies(folder) == []
+    again = started(folder)
+    assert [e.id for e in due(again)] == [first.id, second.id]
+    again.stop()
+
+
+def test_a_file_that_may_not_grow(folder: Path) -> None:
+    """The operating system's own refusal, in a process of its own: nothing half is kept."""
+    script = dedent("""
+        import resource, sys
+        from pathlib import Path
+        from mailserver.durable import Disk
+        from mailserver.interfaces import SpoolUnavailable
+        from mailserver.spool.sqlite import SqliteSpool
+        from tests.spool.letters import due, envelope, spooled
+        spool = SqliteSpool(Path(sys.argv[1]), Disk())
+        spool.start()
+        kept = [spooled(spool, b"x" * 50_000).id]
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+        refused = 0
+        for _ in range(30):
+            try:
+                kept.append(spooled(spool, b"x" * 50_000).id)
+            except SpoolUnavailable:
+                refused += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        kept.append(spooled(spool, b"x" * 50_000).id)
+        spool.stop()
+        spool.start()
+        assert refused > 5, refused
+        assert [entry.id for entry in due(spool)] == kept
+        spool.stop()
+    """)
+    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- damaged rows ------------------------------------------------------------------------------
+
+
+DAMAGE = [
+    "UPDATE entry SET parameters = 'no json' WHERE id = :id",
+    "UPDATE entry SET parameters = '[]' WHERE id = :id",
+    "UPDATE entry SET reverse_local = CAST(x'ff' AS TEXT) WHERE id = :id",
+    "UPDATE recipient SET local = CAST(x'ff' AS TEXT) WHERE entry = :id",
+    "DELETE FROM entry WHERE id = :id",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_row_stops_nobody_else(folder: Path, damage: str) -> None:
+    spool = started(folder)
+    ids = [spooled(spool).id for _ in range(3)]
+    spool.stop()
+    with sqlite3.connect(folder / "spool-0.sqlite") as db:
+        db.execute(damage, {"id": ids[1]})
+    spool = started(folder)
+    assert [e.id for e in due(spool)] == [ids[0], ids[2]]
+    assert len(due(spool)) == 0
+    assert spool.next_due().result(WAIT) is None
+    spool.stop()
+    spool = started(folder)  # and it stays aside
+    assert [e.id for e in due(spool)] == [ids[0], ids[2]]
+    spool.stop()
+
+
+# -- group commit ------------------------------------------------------------------------------
+
+
+def test_one_commit_for_all_who_wait_and_a_bad_one_fails_alone(
+    spool: SqliteSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = spooled(spool)
+    gate: Future[None] = Future()
+    commits: list[int] = []
+    apply = spool._committer._apply
+    monkeypatch.setattr(spool._committer, "_apply", lambda w: (commits.append(len(w)), apply(w)))
+    spool._call(lambda db: gate.result(WAIT))
+    writers = [spool.begin() for _ in range(9)]
+    writers[4].id = taken.id  # which the table refuses
+    futures = [writer.commit(envelope()) for writer in writers]
+    gate.set_result(None)
+    errors = [future.exception(WAIT) for future in futures]
+    assert [type(error) for error in errors] == [type(None)] * 4 + [SpoolUnavailable] + [type(None)] * 4
+    assert commits == [9] + [1] * 9
+    commits.clear()
+    gate = Future()
+    spool._call(lambda db: gate.result(WAIT))
+    futures = [spool.begin().commit(envelope()) for _ in range(50)]
+    records = [spool.record(taken, [delayed(taken.waiting[0], 5.0)])]
+    gate.set_result(None)
+    assert not any(future.exception(WAIT) for future in [*futures, *records])
+    assert commits == [51]
