@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_log = Logger()
+
+
+class WorkersStopped(Exception):
+    """The call came when the pool was not running; nothing was done."""
 
 
 class _FromThread(Protocol):
@@ -28,27 +36,23 @@ class Bridge:
 
     def __init__(self, reactor: _FromThread) -> None:
         self._reactor = reactor
-        self._ready: deque[Callable[[], None]] = deque()
+        self._ready: deque[tuple[Deferred[Any], Future[Any]]] = deque()
         self._awake = False
 
     def deferred(self, future: Future[T]) -> Deferred[T]:
-        """A Deferred that fires in the reactor's thread with the future's result or failure."""
+        """A Deferred that fires in the reactor's thread with the future's result or failure.
+
+        It never fires before this returns.  Cancelling it does not stop what is under way; the
+        result is dropped.
+        """
         waiting: Deferred[T] = Deferred()
-
-        def fire() -> None:
-            error = future.exception()
-            if error is None:
-                waiting.callback(future.result())
-            else:
-                waiting.errback(Failure(error))
-
-        future.add_done_callback(lambda _: self._call_soon(fire))
+        future.add_done_callback(partial(self._call_soon, waiting))
         return waiting
 
-    def _call_soon(self, fire: Callable[[], None]) -> None:
+    def _call_soon(self, waiting: Deferred[T], future: Future[T]) -> None:
         # Append first, look second: _drain lowers the flag before it empties the queue, so a
         # result that sees the flag up is always met by a drain that has not ended.
-        self._ready.append(fire)
+        self._ready.append((waiting, future))
         if not self._awake:
             self._awake = True
             self._reactor.callFromThread(self._drain)
@@ -56,8 +60,24 @@ class Bridge:
     def _drain(self) -> None:
         self._awake = False
         ready = self._ready
-        while ready:
-            ready.popleft()()
+        # What becomes ready meanwhile has woken the reactor again: sockets get their turn first.
+        for _ in range(len(ready)):
+            waiting, future = ready.popleft()
+            try:
+                _fire(waiting, future)
+            except Exception:  # a bug, and no reason to keep the others waiting for ever
+                _log.failure("firing a Deferred from a thread's result")
+
+
+def _fire(waiting: Deferred[T], future: Future[T]) -> None:
+    if future.cancelled():
+        waiting.cancel()
+        return
+    error = future.exception()
+    if error is None:
+        waiting.callback(future.result())
+    else:
+        waiting.errback(Failure(error))
 
 
 class Workers:
@@ -72,11 +92,19 @@ class Workers:
         self._pool.start()
 
     def stop(self) -> None:
-        """Wait for the calls under way, then end the threads."""
-        self._pool.stop()
+        """Wait for the calls under way and those that wait for a thread, then end the threads.
+
+        Harmless when they were never started.
+        """
+        if self._pool.started:
+            self._pool.stop()
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Run ``function`` in a thread of the pool; its result or exception fires the Deferred."""
+        """Run ``function`` in a thread of the pool; its result or exception fires the Deferred.
+
+        Fails with ``WorkersStopped`` before ``start`` and after ``stop``, where the call would
+        otherwise wait for ever.
+        """
         future: Future[T] = Future()
 
         def work() -> None:
@@ -86,5 +114,8 @@ class Workers:
                 future.set_exception(error)
 
         result = self._bridge.deferred(future)
-        self._pool.callInThread(work)
+        if self._pool.started and not self._pool.joined:
+            self._pool.callInThread(work)
+        else:
+            future.set_exception(WorkersStopped(f"{self._pool.name} does not run"))
         return result

@@ -326,15 +326,28 @@ def test_a_damaged_row_stops_nobody_else(folder: Path, damage: str) -> None:
 # -- group commit ------------------------------------------------------------------------------
 
 
+def shut_gate(spool: SqliteSpool) -> Future[None]:
+    """The committer is busy until the future is done."""
+    busy: Future[None] = Future()
+    gate: Future[None] = Future()
+
+    def wait(_: sqlite3.Connection) -> None:
+        busy.set_result(None)
+        gate.result(WAIT)
+
+    spool._call(wait)
+    busy.result(WAIT)
+    return gate
+
+
 def test_one_commit_for_all_who_wait_and_a_bad_one_fails_alone(
     spool: SqliteSpool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = spooled(spool)
-    gate: Future[None] = Future()
     commits: list[int] = []
     apply = spool._committer._apply
     monkeypatch.setattr(spool._committer, "_apply", lambda w: (commits.append(len(w)), apply(w)))
-    spool._call(lambda db: gate.result(WAIT))
+    gate = shut_gate(spool)
     writers = [spool.begin() for _ in range(9)]
     writers[4].id = taken.id  # which the table refuses
     futures = [writer.commit(envelope()) for writer in writers]
@@ -343,8 +356,7 @@ def test_one_commit_for_all_who_wait_and_a_bad_one_fails_alone(
     assert [type(error) for error in errors] == [type(None)] * 4 + [SpoolUnavailable] + [type(None)] * 4
     assert commits == [9] + [1] * 9
     commits.clear()
-    gate = Future()
-    spool._call(lambda db: gate.result(WAIT))
+    gate = shut_gate(spool)
     futures = [spool.begin().commit(envelope()) for _ in range(50)]
     records = [spool.record(taken, [delayed(taken.waiting[0], 5.0)])]
     gate.set_result(None)
