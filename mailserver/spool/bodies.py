@@ -51,8 +51,8 @@ class Bodies:
         paths = [self.path(number) for number in numbers]
         try:
             self._threads.submit(self._remove, paths)
-        except RuntimeError:  # closed: the next start sweeps them
-            pass
+        except RuntimeError:  # closed: the spool stops, and nobody waits for this thread either
+            self._remove(paths)
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
