@@ -174,6 +174,8 @@ def _header_of(content: Content) -> bytes:
         start += chunk[: _HEADER_OCTETS + 4 - len(start)]
         if b"\r\n\r\n" in start or len(start) > _HEADER_OCTETS:
             break
+    if start.startswith(b"\r\n"):
+        return b""
     end = start.find(b"\r\n\r\n")
     if end >= 0:
         return start[: end + 2]
