@@ -241,9 +241,10 @@ def test_a_wheel_is_found_from_any_folder(tmp_path: Path) -> None:
     packages = next(venv.glob("lib/python*/site-packages"))
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
-    where = run([python, "-c", "import mailserver; print(mailserver.__file__)"], cwd=tmp_path)
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    where = run([python, "-c", "import mailserver; print(mailserver.__file__)"], cwd=tmp_path, env=bare)
     assert where.stdout.startswith(str(venv)), where.stdout + where.stderr
     twistd = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-    done = run([python, "-c", twistd, "mailserver", "--help"], cwd=tmp_path)
+    done = run([python, "-c", twistd, "mailserver", "--help"], cwd=tmp_path, env=bare)
     assert done.returncode == 0, done.stderr
     assert "--config" in done.stdout
