@@ -236,12 +236,12 @@ def test_a_wheel_is_found_from_any_folder(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     assert run([sys.executable, "-m", "venv", "--without-pip", str(venv)]).returncode == 0
     python = str(venv / "bin" / "python")
-    installed = run([*pip, "--python", python, "install", "--no-deps", str(wheel)])
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    installed = run([*pip, "--python", python, "install", "--no-deps", str(wheel)], env=bare)
     assert installed.returncode == 0, installed.stderr
     packages = next(venv.glob("lib/python*/site-packages"))
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
-    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = run([python, "-c", "import mailserver; print(mailserver.__file__)"], cwd=tmp_path, env=bare)
     assert where.stdout.startswith(str(venv)), where.stdout + where.stderr
     twistd = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
