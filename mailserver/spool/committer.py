@@ -113,7 +113,7 @@ class Committer:
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
-        self._unsynced_octets = 0
+        self._log_octets = 0
         (self._mark,) = db.execute("SELECT value FROM mark WHERE name = 'issued'").fetchone()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
@@ -205,7 +205,7 @@ class Committer:
             ),
         )
         self._mark = mark or self._mark
-        self._unsynced_octets += len(contents) + _PAGE * (len(writes) + 4)
+        self._log_octets += len(contents) + _PAGE * (len(writes) + 4)
 
     def _call(self, call: Call[Any]) -> None:
         try:
@@ -239,9 +239,9 @@ class Committer:
 
     def _checkpoint_when_due(self) -> None:
         """Move the log into the database between batches, so that no commit waits for it."""
-        if self._unsynced_octets < _CHECKPOINT_OCTETS:
+        if self._log_octets < _CHECKPOINT_OCTETS:
             return
-        self._unsynced_octets = 0
+        self._log_octets = 0
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error:

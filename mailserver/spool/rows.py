@@ -11,8 +11,7 @@ from mailserver.values.envelope import Envelope, Recipient, Waiting
 from mailserver.values.outcome import Delayed
 
 # Three times as fast here as the encoder of whole objects.  Letters outside ASCII stay as they
-# are: a lone surrogate must fail here, for its own message alone, and not reach the table as
-# octets that nobody can read back.
+# are: escaped, a lone surrogate would reach the table as octets that nobody can read back.
 _quoted = json.encoder.encode_basestring
 
 _REASON_CHARACTERS = 1000
@@ -21,7 +20,8 @@ Row = Sequence[Any]
 
 
 def _checked(row: str, *texts: str) -> str:
-    """``row``, a piece of JSON that holds ``texts``.
+    """``row``, a piece of JSON that holds ``texts``; what the table would refuse fails here, before
+    it is in one batch with others.
 
     Raises:
         ValueError: a text holds a NUL, where SQLite's JSON would end it, or a lone surrogate

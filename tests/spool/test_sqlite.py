@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,6 +19,8 @@ from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import SpoolFull, SpoolUnavailable
 from mailserver.spool.schema import SpoolUnusable
 from mailserver.spool.sqlite import SpoolNumbers, SqliteSpool
+from mailserver.values.address import Address
+from mailserver.values.envelope import Envelope, Recipient
 from tests.spool.letters import WAIT, delayed, delivered, due, envelope, octets_of, spooled
 
 LARGE = b"x" * 600_000
@@ -150,7 +153,53 @@ def test_a_worker_has_ten_bits(folder: Path, worker: int) -> None:
         SqliteSpool(folder, Disk(), worker)
 
 
+def test_a_number_that_was_committed_never_comes_back_though_the_clock_does(folder: Path) -> None:
+    clock = [1000.0]
+    spool = SqliteSpool(folder, Disk(), now=lambda: clock[0])
+    spool.start()
+    clock[0] = 9000.0
+    last = 0
+    for _ in range(3):
+        entry = spooled(spool)
+        spool.record(entry, [delivered(entry.waiting[0])]).result(WAIT)
+        last = entry.id
+        clock[0] += 60
+    spool.stop()
+    clock[0] = 1000.0
+    spool.start()
+    assert spool.begin().id > last
+    spool.stop()
+
+
 # -- memory ------------------------------------------------------------------------------------
+
+
+def test_fifty_mebibytes_pass_through_five(spool: SqliteSpool) -> None:
+    chunk = b"x" * 65536
+    tracemalloc.start()
+    try:
+        writer = spool.begin()
+        for _ in range(800):
+            room = writer.write(bytes(chunk[:-1]) + b"y")
+            if room is not None:
+                room.result(WAIT)
+        entry = writer.commit(envelope()).result(WAIT)
+        for _ in entry.content.chunks():
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert entry.content.size == 800 * 65536
+    assert peak < 5_000_000
+
+
+def test_the_log_does_not_grow_with_the_mail(spool: SqliteSpool, folder: Path) -> None:
+    for _ in range(30):
+        entries = [spooled(spool, b"x" * 100_000) for _ in range(20)]
+        for entry in entries:
+            spool.record(entry, [delivered(entry.waiting[0])]).result(WAIT)
+    assert (folder / "spool-0.sqlite-wal").stat().st_size < 20_000_000  # of 60 that went through
+    assert (folder / "spool-0.sqlite").stat().st_size < 20_000_000
 
 
 class SlowDisk(Disk):
@@ -362,3 +411,13 @@ def test_one_commit_for_all_who_wait_and_a_bad_one_fails_alone(
     gate.set_result(None)
     assert not any(future.exception(WAIT) for future in [*futures, *records])
     assert commits == [51]
+
+
+@pytest.mark.parametrize("local", ["nul\0", "half\udc80"])
+def test_what_cannot_be_kept_never_joins_a_batch(
+    spool: SqliteSpool, monkeypatch: pytest.MonkeyPatch, local: str
+) -> None:
+    monkeypatch.setattr(spool._committer, "put", lambda write: pytest.fail("it did"))
+    address = Address(local, "b.test")
+    future = spool.begin().commit(Envelope(address, (Recipient(0, address, address),)))
+    assert isinstance(future.exception(WAIT), SpoolUnavailable)
