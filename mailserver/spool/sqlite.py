@@ -27,6 +27,8 @@ from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
 from mailserver.values.outcome import Delayed, Outcome
 
+__all__ = ["SpoolUnusable", "SqliteSpool"]
+
 T = TypeVar("T")
 
 IN_DATABASE_OCTETS = 256 * 1024

@@ -28,9 +28,18 @@ def test_each_interval_varies_by_a_fifth(vary: float, factor: float) -> None:
 
 def test_random_by_default() -> None:
     default = RetrySchedule(INTERVALS, HOUR, DAY)
-    times = {default(0.0, 1, 0.0) for _ in range(50)}
+    times = {default(arrived * 1e-3, 1, 0.0) for arrived in range(50)}
     assert len(times) > 1
     assert all(time is not None and 240 <= time <= 360 for time in times)
+
+
+def test_recipients_of_one_attempt_come_back_together() -> None:
+    numbers = iter([0.1, 0.9, 0.3])
+    varying = RetrySchedule(INTERVALS, HOUR, DAY, lambda: next(numbers))
+    together = {varying(5.0, 1, 50.0) for _ in range(10)}
+    assert len(together) == 1
+    assert varying(5.0, 2, 50.0) not in together
+    assert varying(6.0, 1, 50.0) not in together
 
 
 def test_the_last_attempt_is_made_when_the_time_is_up() -> None:
