@@ -35,11 +35,9 @@ def delivery_status(
     utf8 = is_international(entry, [outcome.recipient for outcome in outcomes])
     blocks = [_message_fields(entry, hostname)]
     blocks += [_recipient_fields(outcome, now, gives_up_at) for outcome in outcomes]
-    lines: list[str] = []
-    for block in blocks:
-        lines += [_field(name, value, utf8) for name, value in block]
-        lines.append("\r\n")
-    return "".join(lines).encode("utf-8", "replace")
+    # An empty line stands between blocks, not after the last: a parser would see a recipient there.
+    texts = ("".join(_field(name, value, utf8) for name, value in block) for block in blocks)
+    return "\r\n".join(texts).encode("utf-8", "replace")
 
 
 def _message_fields(entry: Entry, hostname: str) -> list[tuple[str, str]]:
