@@ -27,7 +27,8 @@ from mailserver.listeners import Listener, StartFailed
 from mailserver.login import LoginPenalty, make_portal
 from mailserver.policy.chains import may_receive
 from mailserver.receive.authentication import Authenticator
-from mailserver.receive.smtp import ReceiverSettings, SMTPReceiverFactory
+from mailserver.receive.session import ReceiverSettings
+from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.exchanges import MailExchanges
@@ -61,7 +62,7 @@ class MailServer(MultiService):
     has changed to, files are opened."""
 
     def __init__(self, settings: Settings, reactor: Any, quick_start: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._settings = settings
         self._reactor = reactor
         self._quick_start = quick_start
@@ -75,7 +76,7 @@ class MailServer(MultiService):
         self._house: House | None = None
 
     def privilegedStartService(self) -> None:
-        super().privilegedStartService()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
         for listener in self._listeners:
             listener.bind()
 
@@ -87,8 +88,8 @@ class MailServer(MultiService):
         house.open()
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
-        house.runner.setServiceParent(self)
-        super().startService()
+        house.runner.setServiceParent(self)  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]
         for listener in self._listeners:
             listener.serve(house.factory(listener.name))
             log.info("listening: {name} on {where}", name=listener.name, where=_where(listener))

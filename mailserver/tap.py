@@ -10,7 +10,8 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from mailserver import __version__, config
-from mailserver.service import MailServer, StartFailed
+from mailserver.listeners import StartFailed
+from mailserver.service import MailServer
 
 
 class Options(usage.Options):

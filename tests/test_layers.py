@@ -18,7 +18,11 @@ ON_FLOOR_5 = {("tap", "service"), ("admin", "service"), ("admin", "tap")}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # Twisted lives on the two upper floors and in these; "values" may name idna beside the standard library.
-TWISTED_BELOW = {"threads": "twisted", "maillog": ("twisted.logger", "twisted.python.failure"), "interfaces": "twisted.internet.defer"}
+TWISTED_BELOW: dict[str, str | tuple[str, ...]] = {
+    "threads": "twisted",
+    "maillog": ("twisted.logger", "twisted.python.failure"),
+    "interfaces": "twisted.internet.defer",
+}
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

@@ -68,12 +68,12 @@ class Runner(Service):
         self._poll.clock = clock
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._poll.start(POLL_SECONDS)
 
     def stopService(self) -> Deferred[None] | None:
         """Take nothing new; done when everything under way is recorded."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         if self._poll.running:
             self._poll.stop()
         if not self._under_way and not self._asking:

@@ -137,6 +137,11 @@ class SmtpServer:
         return self._mode == _CONTENT and self._at_hand is None
 
     @property
+    def is_handshaking(self) -> bool:
+        """Whether STARTTLS was answered with 220 and TLS is not active yet."""
+        return self._mode == _HANDSHAKE
+
+    @property
     def authenticated(self) -> bool:
         """Whether AUTH was answered with 235."""
         return self._facts & AUTHENTICATED != 0

@@ -20,7 +20,8 @@ from mailserver.interfaces import IMaildrop
 from mailserver.login import LoginPenalty, make_portal
 from mailserver.policy.chains import may_receive
 from mailserver.receive.authentication import Authenticator
-from mailserver.receive.smtp import ReceiverSettings, SMTPReceiverFactory
+from mailserver.receive.session import ReceiverSettings
+from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
 from mailserver.threads import Bridge
 from mailserver.values.account import Account

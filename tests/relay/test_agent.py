@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -27,6 +26,7 @@ from mailserver.values.address import Address
 from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed
+from tests.scratch import scratch_path
 
 from .peers import DROP, EHLO, Peer, PeerSession
 
@@ -170,7 +170,7 @@ class TransactionTests(AgentCase):
             assert await self.kinds(entry("x@b.test")) == [kind]
 
     async def test_large_content_streams(self) -> None:
-        path = Path(self.mktemp())
+        path = scratch_path(self)
         octets = b"".join(b".%d\r\n" % n for n in range(400_000))
         path.write_bytes(octets)
         peer = self.peer()
@@ -181,7 +181,7 @@ class TransactionTests(AgentCase):
     async def test_content_that_vanishes_is_never_ended_by_a_dot(self) -> None:
         for size in (10, 10_000_000):
             peer = self.peer()
-            content = FileContent(Path(self.mktemp()), size)
+            content = FileContent(scratch_path(self), size)
             assert await self.kinds(entry("x@b.test", content=content)) == [Delayed]
             assert peer.messages == []
         self.flushLoggedErrors()

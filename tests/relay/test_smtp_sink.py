@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from mailserver.interfaces import Exchange
 from mailserver.values.content import FileContent, MemoryContent
 from mailserver.values.outcome import Failed, Relayed
+from tests.scratch import scratch_path
 
 from .test_agent import AgentCase, entry
 
@@ -35,7 +36,7 @@ class SinkTests(AgentCase):
 
     async def sink(self, *options: str) -> Path:
         """Start one as b.test's exchange; what it takes goes to the folder returned."""
-        folder = Path(self.mktemp()).absolute()
+        folder = scratch_path(self).absolute()
         folder.mkdir()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -80,7 +81,7 @@ class SinkTests(AgentCase):
     async def test_large_content(self) -> None:
         folder = await self.sink()
         octets = b"Subject: big\r\n\r\n" + b"".join(b".%d\r\n" % n for n in range(500_000))
-        path = Path(self.mktemp())
+        path = scratch_path(self)
         path.write_bytes(octets)
         outcome = await self.one(entry("x@b.test", content=FileContent(path, len(octets))))
         assert isinstance(outcome, Relayed)

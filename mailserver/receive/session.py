@@ -1,0 +1,187 @@
+"""What an SMTP client's words mean: each event of the machine gets its answer here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
+
+from mailserver.receive.authentication import CANCELLED, Authenticator, Exchange
+from mailserver.receive.transaction import Intake, Transaction
+from mailserver.values.reply import Reply, reply
+from mailserver.values.session import SessionFacts, TLSFacts
+from mailserver.values.text import printable
+from mailserver.wire.sasl import Challenge
+from mailserver.wire.smtp_events import (
+    AuthBegin,
+    AuthResponse,
+    ContentChunk,
+    ContentEnd,
+    DataBegin,
+    Event,
+    Expand,
+    Hello,
+    MailFrom,
+    Offer,
+    Quit,
+    RcptTo,
+    Refused,
+    Reset,
+    StartTLS,
+    Verify,
+)
+
+MOST_ERRORS = 15
+"""Refused commands in a session before it is ended with 421."""
+
+_BYE = reply(221, "2.0.0", "Bye", hang_up=True)
+_RESET = reply(250, "2.0.0", "Ok")
+_NO_TLS = reply(454, "4.7.0", "TLS is not available now")
+_NO_AUTH = reply(502, "5.5.1", "AUTH is not offered here")
+_CANNOT_VERIFY = reply(252, "2.1.5", "Cannot verify the user, but will take mail for it and try to deliver")
+_NO_EXPANSION = reply(502, "5.7.0", "Lists are not expanded here")
+_TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; closing the connection", hang_up=True)
+
+
+@dataclass(frozen=True, slots=True)
+class BeginTLS:
+    """An answer: 220, then the handshake."""
+
+    context: IOpenSSLContextFactory
+
+
+Answer = Reply | Challenge | BeginTLS | Future[None] | Deferred[Any] | None
+"""What the receiver does next: send a reply or a challenge, begin TLS, wait for the disk (a
+future), wait for an answer (a Deferred of one of these), or go on to the next event."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """What the sessions of one listener share.
+
+    ``tls`` makes the contexts for STARTTLS; ``implicit_tls`` says that the transport begins with a
+    handshake; ``trusted_networks`` may relay without AUTH.
+    """
+
+    offer: Offer
+    intake: Intake
+    clock: IReactorTime
+    tls: IOpenSSLContextFactory | None = None
+    implicit_tls: bool = False
+    authenticator: Authenticator | None = None
+    trusted_networks: Sequence[IPv4Network | IPv6Network] = ()
+
+
+class Session:
+    """One client, from its greeting on: the facts about it, and the transaction it is in."""
+
+    def __init__(self, settings: ReceiverSettings, facts: SessionFacts) -> None:
+        self.facts = facts
+        self._settings = settings
+        self._transaction: Transaction | None = None
+        self._exchange: Exchange | None = None
+        self._errors = 0
+
+    def answer(self, event: Event) -> Answer:
+        """What is said to ``event``."""
+        return _ANSWERS[type(event)](self, event)
+
+    def tls_started(self, tls: TLSFacts) -> None:
+        """Everything said before the handshake is forgotten (RFC 3207 §4.2)."""
+        self.drop_transaction()
+        facts = self.facts
+        facts.tls, facts.hello, facts.extended, facts.account = tls, "", False, None
+
+    def drop_transaction(self) -> None:
+        """Nothing of an open transaction is kept. Harmless at any time."""
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+
+    # -- an answer to each event -----------------------------------------------------------
+
+    def _hello(self, event: Hello) -> Answer:
+        self.drop_transaction()
+        self.facts.hello, self.facts.extended = event.name, event.extended
+        return reply(250, "", f"{self._settings.intake.hostname} at your service")
+
+    def _mail(self, event: MailFrom) -> Answer:
+        self.drop_transaction()
+        self._transaction = Transaction(self._settings.intake, self.facts, event)
+        return reply(250, "2.1.0", f"Sender <{printable(str(event.path))}> ok")
+
+    def _rcpt(self, event: RcptTo) -> Answer:
+        assert self._transaction is not None
+        return self._transaction.recipient(event)
+
+    def _data(self, event: DataBegin) -> Answer:
+        assert self._transaction is not None
+        return self._transaction.begin_content()
+
+    def _chunk(self, event: ContentChunk) -> Answer:
+        assert self._transaction is not None
+        return self._transaction.write(event.octets)
+
+    def _content_end(self, event: ContentEnd) -> Answer:
+        assert self._transaction is not None
+        transaction, self._transaction = self._transaction, None
+        return transaction.finish(event.fault)
+
+    def _start_tls(self, event: StartTLS) -> Answer:
+        self.drop_transaction()
+        return _NO_TLS if self._settings.tls is None else BeginTLS(self._settings.tls)
+
+    def _auth_begin(self, event: AuthBegin) -> Answer:
+        if self._settings.authenticator is None:
+            return _NO_AUTH
+        self._exchange = self._settings.authenticator.begin(event.mechanism)
+        answer: Answer = self._exchange.step(self.facts, event.initial)
+        return answer
+
+    def _auth_response(self, event: AuthResponse) -> Answer:
+        if event.octets is None or self._exchange is None:
+            return CANCELLED
+        answer: Answer = self._exchange.step(self.facts, event.octets)
+        return answer
+
+    def _reset(self, event: Reset) -> Answer:
+        self.drop_transaction()
+        return _RESET
+
+    def _quit(self, event: Quit) -> Answer:
+        self.drop_transaction()
+        return _BYE
+
+    def _verify(self, event: Verify) -> Answer:
+        return _CANNOT_VERIFY
+
+    def _expand(self, event: Expand) -> Answer:
+        return _NO_EXPANSION
+
+    def _refused(self, event: Refused) -> Answer:
+        # Too many recipients is no fault of the client's: it sends the rest in another transaction.
+        self._errors += event.reply.code != 452
+        return _TOO_MANY_ERRORS if self._errors >= MOST_ERRORS else None
+
+
+_ANSWERS: dict[type[Event], Callable[[Session, Any], Answer]] = {
+    Hello: Session._hello,
+    MailFrom: Session._mail,
+    RcptTo: Session._rcpt,
+    DataBegin: Session._data,
+    ContentChunk: Session._chunk,
+    ContentEnd: Session._content_end,
+    StartTLS: Session._start_tls,
+    AuthBegin: Session._auth_begin,
+    AuthResponse: Session._auth_response,
+    Reset: Session._reset,
+    Quit: Session._quit,
+    Verify: Session._verify,
+    Expand: Session._expand,
+    Refused: Session._refused,
+}
