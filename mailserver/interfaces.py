@@ -58,8 +58,9 @@ class ISpoolWriter(Interface):
     def commit(envelope: Envelope) -> Future[Entry]:
         """Make message and envelope durable; the future is done when a power cut no longer matters.
 
-        The entry that it gives is leased to the caller, all recipients waiting.  Fails with
-        ``SpoolUnavailable``; then nothing is kept.
+        The entry that it gives is leased to the caller, all recipients waiting; but an envelope
+        that ``is_kept_back`` is leased to nobody: ``due`` gives it at ``release_at``, or after it
+        was released.  Fails with ``SpoolUnavailable``; then nothing is kept.
         """
 
     def abort() -> None:
@@ -92,7 +93,7 @@ class ISpool(Interface):
 
         Delivered, Relayed and Failed recipients are forgotten; Delayed ones wait until
         ``retry_at``.  An entry for which nobody waits goes, with its content.  Gives the entries
-        made from ``notices``, leased.
+        made from ``notices``, leased as ``ISpoolWriter.commit`` says.
         """
 
 

@@ -196,6 +196,7 @@ def _fields(entry: QueuedEntry, server_runs: bool, now: float) -> dict[str, Any]
         "body": entry.envelope.body,
         "smtputf8": entry.envelope.smtputf8,
         "hold": entry.hold,
+        "release_at": _moment(release) if (release := entry.envelope.release_at) else None,
         "recipient_count": entry.recipient_count,
         "recipients": [_recipient_fields(recipient, server_runs, now) for recipient in entry.recipients],
     }
@@ -226,8 +227,14 @@ def _line(entry: QueuedEntry, server_runs: bool, now: float) -> dict[str, Any]:
         "from": f"<{entry.envelope.reverse_path}>",
         "to": f"<{first.waiting.recipient.address}>{f' and {more} more' * (more > 0)}" if first else "",
         "next": _soonest(entry, server_runs, now),
-        "reason": entry.hold or next((r.waiting.reason for r in entry.recipients if r.waiting.reason), ""),
+        "reason": entry.hold or _reason(entry, now),
     }
+
+
+def _reason(entry: QueuedEntry, now: float) -> str:
+    if entry.envelope.release_at > now:
+        return f"not before {_moment(entry.envelope.release_at)}"
+    return next((r.waiting.reason for r in entry.recipients if r.waiting.reason), "")
 
 
 def _soonest(entry: QueuedEntry, server_runs: bool, now: float) -> str:
@@ -269,6 +276,7 @@ def _page(fields: dict[str, Any]) -> str:
         f"from      <{fields['from']}>",
     ]
     lines += [f"held      {fields['hold']}"] if fields["hold"] else []
+    lines += [f"release   not before {fields['release_at']}"] if fields["release_at"] else []
     for recipient in fields["recipients"]:
         lines.append(f"to        <{recipient['address']}>{_known_as(recipient)}")
         next_ = recipient["next_attempt"]

@@ -29,7 +29,7 @@ _Part = tuple[str, bytes]
 class Reporter:
     """Writes the DSNs of one host.
 
-    ``hostname`` names the reporting MTA; ``gives_up_at(arrived)`` tells, in seconds since the
+    ``hostname`` names the reporting MTA; ``gives_up_at(began)`` tells, in seconds since the
     epoch, how long a delayed message is tried; ``token`` gives a random word for boundary and
     Message-ID, and is for tests.
     """
@@ -66,7 +66,7 @@ class Reporter:
         return self._notice(entry, late, now, DELAYED_SUBJECT, words, _header_part(entry))
 
     def _end(self, entry: Entry) -> float | None:
-        return None if self._gives_up_at is None else self._gives_up_at(entry.arrived)
+        return None if self._gives_up_at is None else self._gives_up_at(entry.began)
 
     def _notice(
         self,

@@ -183,7 +183,9 @@ class Runner(Service):
         targets = final_recipients(
             self._ways.directory.resolve, [(recipient.address, recipient.orcpt, recipient.notify)]
         )
-        return Notice(replace(entry.envelope, recipients=targets), b"".join(entry.content.chunks()))
+        # Its time has come, or it would not be here: the copy goes at once.
+        envelope = replace(entry.envelope, recipients=targets, release_at=0.0, hold="")
+        return Notice(envelope, b"".join(entry.content.chunks()))
 
     def _attempt(
         self, agent: IDeliveryAgent, entry: Entry, recipients: Sequence[Recipient]
@@ -216,7 +218,7 @@ class Runner(Service):
         ways = self._ways
         reports = [ways.reporter.report(entry, settled, now)]
         late = [o for o in settled if isinstance(o, Delayed) and not waiting[o.recipient.number].warned]
-        if late and ways.warn_due(entry.arrived, now, False):
+        if late and ways.warn_due(entry.began, now, False):
             reports.append(ways.reporter.warning(entry, late, now))
             told = {o.recipient.number for o in late}
             settled = [
@@ -226,7 +228,7 @@ class Runner(Service):
         return settled, [self._to_final_recipients(notice) for notice in reports if notice is not None]
 
     def _next_time(self, entry: Entry, waiting: Waiting, outcome: Delayed, now: float) -> Outcome:
-        retry_at = self._ways.retry(entry.arrived, waiting.attempts + 1, now)
+        retry_at = self._ways.retry(entry.began, waiting.attempts + 1, now)
         if retry_at is not None:
             return replace(outcome, retry_at=retry_at, warned=waiting.warned)
         return Failed(
@@ -253,7 +255,8 @@ class Runner(Service):
             maillog.removed(entry)
         for report in reports:
             maillog.notice_spooled(report, entry)
-            self.accepted(report)
+            if not report.envelope.is_kept_back:
+                self.accepted(report)
 
     def _not_kept(
         self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice], failure: Failure

@@ -143,7 +143,8 @@ class Transaction:
 
     def _committed(self, entry: Entry) -> Reply:
         maillog.accepted(entry, self.facts.session)
-        self._intake.accepted(entry)
+        if not entry.envelope.is_kept_back:
+            self._intake.accepted(entry)
         return reply(250, "2.0.0", f"Ok: queued as {entry.queue_id}")
 
     def _not_committed(self, failure: Failure) -> Reply:

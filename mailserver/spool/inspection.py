@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -235,6 +235,8 @@ class _OneSpool:
             envelope = envelope_from(local, domain, parameters, waiting)
         except (ValueError, TypeError, AttributeError):
             envelope = Envelope(Address(local, domain), tuple(one.recipient for one in waiting))
+        if hold:
+            envelope = replace(envelope, hold=hold)
         content: Content = (
             FileContent(self._bodies / queue_id(number), size)
             if has_file

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from mailserver.spool.schema import NEVER
 from mailserver.values.address import Address
 from mailserver.values.envelope import Envelope, Recipient, Waiting
 from mailserver.values.outcome import Delayed
@@ -38,22 +39,27 @@ def entry_row(number: int, arrived: float, envelope: Envelope) -> str:
     """A row of ``entry`` as a JSON array that is still open: the place of the content follows."""
     local, domain = envelope.reverse_path.local, envelope.reverse_path.domain
     parameters = _quoted(_parameters(envelope))
-    return _checked(f"[{number},{arrived!r},{_quoted(local)},{_quoted(domain)},{parameters}", local, domain)
+    hold = _quoted(envelope.hold) if envelope.hold else "null"
+    row = f"[{number},{arrived!r},{_quoted(local)},{_quoted(domain)},{parameters},{hold}"
+    return _checked(row, local, domain, envelope.hold)
 
 
-def recipient_rows(entry: int, recipients: Iterable[Recipient]) -> str:
-    """Rows of ``recipient`` as JSON arrays with commas between them."""
-    return ",".join([_recipient_row(entry, recipient) for recipient in recipients])
+def recipient_rows(entry: int, envelope: Envelope) -> str:
+    """Rows of ``recipient`` as JSON arrays with commas between them; leased, or kept back."""
+    first = ""
+    if envelope.is_kept_back:
+        first = f",{NEVER if envelope.hold else float(envelope.release_at)!r}"
+    return ",".join([_recipient_row(entry, recipient, first) for recipient in envelope.recipients])
 
 
-def _recipient_row(entry: int, recipient: Recipient) -> str:
+def _recipient_row(entry: int, recipient: Recipient, first: str) -> str:
     address, original = recipient.address, recipient.original
     local, domain, orcpt = address.local, address.domain, recipient.orcpt
     same = original is address or original == address
     was = "null,null" if same else f"{_quoted(original.local)},{_quoted(original.domain)}"
     notify = ",".join(sorted(recipient.notify)) if recipient.notify else ""
     return _checked(
-        f"[{entry},{recipient.number},{_quoted(local)},{_quoted(domain)},{was},{_quoted(orcpt)},{_quoted(notify)}]",
+        f"[{entry},{recipient.number},{_quoted(local)},{_quoted(domain)},{was},{_quoted(orcpt)},{_quoted(notify)}{first}]",
         local,
         domain,
         original.local,
@@ -80,6 +86,8 @@ def _parameters(envelope: Envelope) -> str:
         given["ret"] = envelope.ret
     if envelope.envid:
         given["envid"] = envelope.envid
+    if envelope.release_at:
+        given["release_at"] = envelope.release_at
     return json.dumps(given) if given else "{}"
 
 
@@ -99,6 +107,7 @@ def envelope_from(
         smtputf8=bool(given.get("smtputf8", False)),
         ret=str(given.get("ret", "")),
         envid=str(given.get("envid", "")),
+        release_at=float(given.get("release_at", 0.0)),
     )
 
 

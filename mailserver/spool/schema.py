@@ -75,13 +75,14 @@ CREATE TEMP VIEW batch AS
 """,
     """
 CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
-    INSERT INTO entry (id, arrived, reverse_local, reverse_domain, parameters, content, size)
-        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
-               substr(NEW.contents, value ->> 5, value ->> 6), value ->> 6
+    INSERT INTO entry (id, arrived, reverse_local, reverse_domain, parameters, hold, content, size)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+               substr(NEW.contents, value ->> 6, value ->> 7), value ->> 7
         FROM json_each(NEW.entries);
-    INSERT INTO recipient (entry, number, local, domain, original_local, original_domain, orcpt, notify)
+    INSERT INTO recipient (entry, number, local, domain, original_local, original_domain, orcpt, notify,
+                           next_attempt)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-               value ->> 7
+               value ->> 7, value ->> 8
         FROM json_each(NEW.recipients);
     DELETE FROM recipient
         WHERE (entry, number) IN (SELECT value ->> 0, value ->> 1 FROM json_each(NEW.finished));

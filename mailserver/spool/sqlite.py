@@ -233,7 +233,7 @@ class SqliteSpool:
         future: Future[Entry] = Future()
         arrived = self._now()
         try:
-            head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope.recipients)
+            head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope)
         except ValueError as error:
             stream.discard()
             future.set_exception(SpoolUnavailable(str(error)))
@@ -260,7 +260,7 @@ class SqliteSpool:
 
     def _new(self, number: int, envelope: Envelope, octets: bytes) -> tuple[NewEntry, Entry]:
         arrived = self._now()
-        head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope.recipients)
+        head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope)
         size = len(octets)
         content = MemoryContent(octets) if size <= IN_MEMORY_OCTETS else self._content(number, size, False)
         return NewEntry(number, head, rows, size, octets), _leased(number, arrived, envelope, content)

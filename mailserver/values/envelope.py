@@ -62,6 +62,9 @@ class Envelope:
 
     ``ret`` is ``"FULL"``, ``"HDRS"`` or ``""``; ``body`` is ``"7BIT"``, ``"8BITMIME"`` or
     ``"BINARYMIME"`` (RFC 6152, RFC 3030).
+
+    ``release_at`` (seconds since the epoch; 0: at once) is when the message may be attempted first;
+    ``hold`` says, in words for the administrator, why it waits until somebody releases it.
     """
 
     reverse_path: Address
@@ -70,6 +73,13 @@ class Envelope:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    release_at: float = 0.0
+    hold: str = ""
+
+    @property
+    def is_kept_back(self) -> bool:
+        """Whether the spool keeps the message for itself when it is committed: nobody leases it."""
+        return self.release_at > 0 or self.hold != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +115,9 @@ class Entry:
     @property
     def queue_id(self) -> str:
         return queue_id(self.id)
+
+    @property
+    def began(self) -> float:
+        """Whence retries count: the arrival, or the time that the message was kept back for
+        (RFC 4865 §4: a queue's time limits begin with the release)."""
+        return max(self.arrived, self.envelope.release_at)

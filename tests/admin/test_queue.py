@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,17 @@ def test_a_broken_spool_is_unavailable(run: Run, tmp_path: Path) -> None:
     result = run("queue", "list")
     assert result.exit_code == 69
     assert "not a database" in result.stderr
+
+
+def test_holds_and_release_times_are_shown(run: Run, spool: SqliteSpool) -> None:
+    plain = Envelope(address_from("ada@example.test"), (Recipient(0, *[address_from("bob@b.test")] * 2),))
+    for envelope in (replace(plain, hold="over its limit"), replace(plain, release_at=4e9)):
+        spool.begin().commit(envelope).result(10)
+    held, later = listed(run)
+    assert (held["hold"], held["release_at"], later["hold"]) == ("over its limit", None, "")
+    assert later["release_at"] == "2096-10-02T07:06:40+00:00"
+    table = run("queue", "list").stdout
+    assert "over its limit" in table
+    assert "not before 2096-10-02T07:06:40+00:00" in table
+    page = run("queue", "show", str(later["id"])).stdout
+    assert "release   not before 2096-10-02T07:06:40+00:00" in page

@@ -7,6 +7,7 @@ often as it is asked for the same folder, and one that stops it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,41 @@ def test_stop_finishes_what_was_handed_over(house: House) -> None:
     assert large.done()
     assert all(future.done() for future in small)
     assert len(due(house.restart())) == 51
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_an_entry_with_a_release_time_is_nobodys_until_then(house: House, size: int) -> None:
+    sent = replace(envelope(2), release_at=5000.5)
+    entry = spooled(house.spool, b"x" * size, sent)
+    assert (entry.envelope, len(entry.waiting)) == (sent, 2)
+    for restarted in (False, True):  # no start makes it due sooner
+        spool = house.restart() if restarted else house.spool
+        assert spool.next_due().result(WAIT) == 5000.5
+        assert not due(spool, now=5000.0)
+    (again,) = due(house.spool, now=5001.0)
+    assert (again.id, again.envelope) == (entry.id, sent)
+    assert not due(house.spool)  # leased now, as any other
+
+
+@pytest.mark.parametrize("release_at", [0.0, 5000.0])
+def test_a_held_entry_is_never_due(house: House, release_at: float) -> None:
+    spooled(house.spool, what=replace(envelope(), hold="over its limit", release_at=release_at))
+    for restarted in (False, True):
+        spool = house.restart() if restarted else house.spool
+        assert spool.next_due().result(WAIT) is None
+        assert not due(spool)
+
+
+def test_notices_may_be_kept_back_too(spool: ISpool) -> None:
+    entry = spooled(spool)
+    notices = [Notice(replace(envelope(), release_at=900.0), b"later"), Notice(envelope(), b"now")]
+    later, now = spool.record(entry, [delivered(entry.waiting[0])], notices).result(WAIT)
+    assert [octets_of(e) for e in (later, now)] == [b"later", b"now"]
+    assert [e.id for e in due(spool)] == [later.id]
+
+
+def test_a_hold_with_strange_words_is_refused_or_kept(house: House) -> None:
+    with pytest.raises(SpoolUnavailable):
+        spooled(house.spool, what=replace(envelope(), hold="a\0b"))
+    spooled(house.spool, what=replace(envelope(), hold='"çok" \\ mesaj'))
+    assert not due(house.spool)

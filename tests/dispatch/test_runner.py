@@ -125,12 +125,13 @@ class RunnerTests(TestCase):
             await deferLater(self.reactor, 0.01)
             await self.until(lambda: not self.runner._under_way and not self.runner._asking)
 
-    async def submit(self, *recipients: str, sender: str = "ada@example.test") -> Entry:
+    async def submit(self, *recipients: str, sender: str = "ada@example.test", **fields: Any) -> Entry:
         writer = self.spool.begin()
         writer.write(b"Subject: x\r\n\r\nbody\r\n")
         addresses = [address_from(r) for r in recipients]
         reverse_path = address_from(sender) if sender else NULL_SENDER
-        envelope = Envelope(reverse_path, tuple(Recipient(n, a, a) for n, a in enumerate(addresses)))
+        who = tuple(Recipient(n, a, a) for n, a in enumerate(addresses))
+        envelope = Envelope(reverse_path, who, **fields)
         return await self.bridge.deferred(writer.commit(envelope))
 
     async def waiting(self) -> float | None:
@@ -201,6 +202,16 @@ class RunnerTests(TestCase):
         assert self.local.recipients == [["ada@example.test"]]
         assert self.remote.recipients == [["bob@b.test"]]
         assert await self.waiting() is None
+
+    async def test_a_release_time_is_kept_and_retries_count_from_it(self) -> None:
+        self.remote.answer = delayed
+        await self.submit("bob@b.test", "all@example.test", release_at=1_100_000.0)
+        await self.settle(90_000)  # give_up_after is 5,000 seconds
+        assert (self.local.asked, self.remote.asked) == ([], [])
+        await self.settle(10_000)
+        assert self.remote.recipients == [["bob@b.test"], ["bob@b.test"]]  # the second by the alias
+        assert self.local.recipients == [["ada@example.test"]]
+        assert 1_100_060 <= (await self.waiting() or 0) <= 1_100_070
 
     async def test_an_agent_with_a_bug_delays_its_message(self) -> None:
         def bug(_: Recipient) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,18 @@ def test_a_spool_of_a_newer_version_is_refused(folder: Path) -> None:
         db.execute("PRAGMA user_version = 9")
     with pytest.raises(SpoolUnusable, match="schema version 9"):
         QueueInspection(folder)
+
+
+def test_a_hold_and_a_release_time_are_shown_and_a_retry_ends_both(folder: Path, spool: SqliteSpool) -> None:
+    held = spooled(spool, what=replace(envelope(), hold="over its limit", release_at=8e9))
+    waits = spooled(spool, what=replace(envelope(), release_at=7e9))
+    with QueueInspection(folder) as queue:
+        shown = [(e.hold, e.envelope.hold, e.envelope.release_at) for e in queue.entries()]
+        assert shown == [("over its limit", "over its limit", 8e9), ("", "", 7e9)]
+        assert [[r.held for r in e.recipients] for e in queue.entries()] == [[True], [False]]
+        assert next_attempts(queue)[1] == [7e9]
+        assert queue.retry_all() == 1  # a hold is not ended by the way
+        assert [e.id for e in due(spool)] == [waits.id]
+        assert queue.retry_entry(held.id) == 1
+        (released,) = due(spool)
+        assert (released.id, released.envelope.hold) == (held.id, "")
