@@ -200,11 +200,21 @@ class IMailExchanges(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A host to connect to. ``name`` is an MX target, a next hop's name or an address literal."""
+    """A host to connect to. ``name`` is an MX target, a next hop's name or an address literal.
+
+    ``listed`` tells that DNSSEC vouches for it being a mail exchange of the domain (RFC 7672 §2.2.1),
+    ``authentic`` for its addresses too; ``canonical`` is the name at the end of its CNAMEs.
+    ``tls`` is what an administrator's route asks for: ``none``, ``opportunistic``, ``required`` (with a
+    valid certificate) or ``implicit``; ``""`` leaves it to the destination's own policy.
+    """
 
     name: str
     port: int
     addresses: tuple[str, ...] = ()
+    listed: bool = False
+    authentic: bool = False
+    canonical: str = ""
+    tls: str = ""
 
 
 class NoExchange(Exception):
