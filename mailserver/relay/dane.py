@@ -57,9 +57,7 @@ def usable(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
         key = (record.usage, record.selector)
         strongest[key] = max(strongest.get(key, EXACT), record.matching)
     return tuple(
-        record
-        for record in fit
-        if record.matching in (EXACT, strongest[record.usage, record.selector])
+        record for record in fit if record.matching in (EXACT, strongest[record.usage, record.selector])
     )
 
 
@@ -123,6 +121,4 @@ def _path_trouble(chain: Sequence[x509.Certificate], anchor: x509.Certificate) -
 def _name_trouble(certificate: x509.Certificate, names: tuple[str, ...]) -> Mismatch | None:
     if is_for_one_of(certificate, names):
         return None
-    return Mismatch(
-        "certificate-host-mismatch", f"the host's certificate is not for {' or '.join(names)}"
-    )
+    return Mismatch("certificate-host-mismatch", f"the host's certificate is not for {' or '.join(names)}")

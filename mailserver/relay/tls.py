@@ -1,37 +1,168 @@
-"""Opportunistic TLS for outgoing sessions: a name is sent, nothing is verified (RFC 7435)."""
+"""Client TLS of outgoing sessions: one handshake for each, and what it proves about the host.
+
+OpenSSL never ends a handshake because of a certificate here: what it finds is kept and judged when
+the handshake is done, before a command is sent, so that every kind of policy is judged in one place
+and a TLS report can tell what was wrong.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mailserver.relay import dane
+from mailserver.relay.certificate_names import is_for_one_of
+from mailserver.relay.protection import DANE, OPPORTUNISTIC, Level, Mismatch, Protection, Security
 from mailserver.values.address import domain_key
+
+_EXPIRED = frozenset({9, 10})
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
+_NOT_TRUSTED = frozenset({2, 18, 19, 20, 21, 27, 28})
+"""No path to a root that we trust."""
+_CHAIN_ERRORS = {
+    9: "it is not yet valid",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its chain ends in a root that is not trusted",
+    20: "its issuer is not known",
+    21: "its chain is incomplete",
+    26: "it is not for servers",
+}
+
+
+class ClientTLS:
+    """TLS 1.2 or newer towards other servers. Contexts are made at their first use."""
+
+    def __init__(self, authorities: Path | None = None) -> None:
+        """``authorities`` is a PEM file of the CAs to trust; ``None`` for the system's."""
+        self._authorities = authorities
+        self._plain: SSL.Context | None = None
+        self._checking: SSL.Context | None = None
+
+    def handshake(self, host: str, security: Security = OPPORTUNISTIC) -> Handshake:
+        """For one session with ``host``.
+
+        Raises:
+            OSError, SSL.Error: the file of authorities cannot be used.
+        """
+        return Handshake(self._context(security), host, security)
+
+    def _context(self, security: Security) -> SSL.Context:
+        if not (security.by or security.watched) or security.by == DANE:
+            if self._plain is None:
+                self._plain = CertificateOptions().getContext()
+            return self._plain
+        if self._checking is None:
+            context = CertificateOptions().getContext()
+            if self._authorities is None:
+                context.set_default_verify_paths()
+            else:
+                self._authorities.open("rb").close()  # a clear OSError instead of OpenSSL's
+                context.load_verify_locations(str(self._authorities))
+            context.set_verify(SSL.VERIFY_PEER, _note_trouble)
+            self._checking = context
+        return self._checking
+
+
+def _note_trouble(connection: SSL.Connection, certificate: object, error: int, depth: int, good: int) -> bool:
+    """OpenSSL's word on one certificate of the chain; the first that is bad is kept."""
+    handshake: Handshake = connection.get_app_data()
+    if not good and not handshake.chain_error:
+        handshake.chain_error = error
+    return True
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _ToHost:
-    def __init__(self, context: SSL.Context, server_name: bytes) -> None:
+class Handshake:
+    """One session's TLS: what it must reach (``security``), and afterwards ``reached``, or
+    ``mismatch`` when that is not what ``security`` asks for."""
+
+    def __init__(self, context: SSL.Context, host: str, security: Security) -> None:
+        self.security = security
+        self.reached: Protection | None = None
+        self.mismatch: Mismatch | None = None
+        self.chain_error = 0
+        """The first error in the chain, an X509_V_ERR number; 0: none."""
         self._context = context
-        self._server_name = server_name
+        self._host = host
+
+    @property
+    def required(self) -> bool:
+        """Whether the session is of no use without TLS."""
+        return self.security.level >= Level.ENCRYPTED
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        if self._server_name:
-            connection.set_tlsext_host_name(self._server_name)
+        connection.set_app_data(self)
+        if name := _server_name(self._host):
+            connection.set_tlsext_host_name(name)
         return connection
 
+    def completed(self, connection: SSL.Connection) -> bool:
+        """Judge a finished handshake: whether the session may go on."""
+        verified_by = ""
+        if self.security.by:
+            self.mismatch = self._judge(connection)
+            if self.mismatch is None:
+                verified_by = self.security.by
+        self.reached = Protection(
+            connection.get_protocol_version_name(), connection.get_cipher_name() or "?", verified_by
+        )
+        return self.mismatch is None or self.security.watched
 
-class OpportunisticTLS:
-    """Client TLS, 1.2 or newer, that hides mail from listeners and trusts any certificate."""
+    def broken(self, reason: str) -> None:
+        """The handshake was never finished."""
+        self.mismatch = Mismatch("validation-failure", reason)
 
-    def __init__(self) -> None:
-        self._options = CertificateOptions()
+    def not_offered(self, reason: str) -> None:
+        """The host does not do STARTTLS, or not now."""
+        self.mismatch = Mismatch("starttls-not-supported", reason)
+
+    def _judge(self, connection: SSL.Connection) -> Mismatch | None:
+        try:
+            chain = [c.to_cryptography() for c in connection.get_peer_cert_chain() or ()]
+            if not chain:
+                return Mismatch("certificate-not-trusted", "the host has no certificate")
+            if self.security.by == DANE:
+                return dane.mismatch(self.security.tlsa, self.security.names, chain)
+            return self._judge_by_authority(chain[0])
+        except ValueError as error:
+            # Octets that OpenSSL takes for a certificate and cryptography does not.
+            return Mismatch("validation-failure", f"the host's certificate is malformed: {error}")
+
+    def _judge_by_authority(self, certificate: x509.Certificate) -> Mismatch | None:
+        if self.chain_error:
+            error = self.chain_error
+            kind = (
+                "certificate-expired"
+                if error in _EXPIRED
+                else "certificate-not-trusted"
+                if error in _NOT_TRUSTED
+                else "validation-failure"
+            )
+            words = _CHAIN_ERRORS.get(error, f"verification error {error}")
+            return Mismatch(kind, f"the host's certificate is not valid: {words}")
+        if not is_for_one_of(certificate, self.security.names):
+            names = " or ".join(self.security.names)
+            return Mismatch("certificate-host-mismatch", f"the host's certificate is not for {names}")
+        return None
+
+
+def _server_name(host: str) -> bytes:
+    """What SNI says; an address is not sent as a name (RFC 6066 §3)."""
+    is_name = not host.startswith("[") and ":" not in host and not host.replace(".", "").isdigit()
+    return domain_key(host).encode("ascii", "ignore") if is_name else b""
+
+
+class OpportunisticTLS(ClientTLS):
+    """TLS that hides mail from listeners and trusts any certificate."""
 
     def to(self, host: str) -> IOpenSSLClientConnectionCreator:
-        """How to shake hands with ``host``; an address is not sent as a name (RFC 6066 §3)."""
-        is_name = not host.startswith("[") and ":" not in host and not host.replace(".", "").isdigit()
-        name = domain_key(host).encode("ascii", "ignore") if is_name else b""
-        return _ToHost(self._options.getContext(), name)
+        """How to shake hands with ``host``."""
+        return self.handshake(host)
