@@ -75,19 +75,20 @@ def delayed_row(entry: int, outcome: Delayed) -> str:
     return f"[{entry},{number},{float(outcome.retry_at)!r},{_quoted(reason)},{warned}]"
 
 
+_FLAGS = ("smtputf8", "require_tls", "tls_optional")
+_WORDS = ("ret", "envid", "by_mode", "auth")
+_TIMES = ("release_at", "deliver_by")
+_OTHERS = (*_FLAGS, *_WORDS, *_TIMES, "priority")
+
+
 def _parameters(envelope: Envelope) -> str:
     """What MAIL's parameters said, as JSON without those that say nothing."""
     given: dict[str, Any] = {}
     if envelope.body != "7BIT":
         given["body"] = envelope.body
-    if envelope.smtputf8:
-        given["smtputf8"] = True
-    if envelope.ret:
-        given["ret"] = envelope.ret
-    if envelope.envid:
-        given["envid"] = envelope.envid
-    if envelope.release_at:
-        given["release_at"] = envelope.release_at
+    for name in _OTHERS:
+        if value := getattr(envelope, name):
+            given[name] = value
     return json.dumps(given) if given else "{}"
 
 
@@ -104,10 +105,10 @@ def envelope_from(
         reverse_path=Address(reverse_local, reverse_domain),
         recipients=tuple(one.recipient for one in waiting),
         body=str(given.get("body", "7BIT")),
-        smtputf8=bool(given.get("smtputf8", False)),
-        ret=str(given.get("ret", "")),
-        envid=str(given.get("envid", "")),
-        release_at=float(given.get("release_at", 0.0)),
+        **{name: bool(given[name]) for name in _FLAGS if name in given},
+        **{name: str(given[name]) for name in _WORDS if name in given},
+        **{name: float(given[name]) for name in _TIMES if name in given},
+        priority=int(given.get("priority", 0)),
     )
 
 

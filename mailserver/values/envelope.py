@@ -65,6 +65,12 @@ class Envelope:
 
     ``release_at`` (seconds since the epoch; 0: at once) is when the message may be attempted first;
     ``hold`` says, in words for the administrator, why it waits until somebody releases it.
+
+    ``require_tls``: only over verified TLS (RFC 8689 §4.2.1); ``tls_optional``: the header says
+    ``TLS-Required: No`` (RFC 8689 §5), so better in clear than not at all.  ``deliver_by`` (seconds
+    since the epoch; 0: none) is when BY's time is over, and ``by_mode`` what then happens: ``"R"``
+    return, ``"N"`` notify, each with a ``T`` for trace (RFC 2852 §4).  ``priority`` is -9 to 9 (RFC
+    6710); ``auth`` is who submitted the message, ``"<>"``: not known (RFC 4954 §5).
     """
 
     reverse_path: Address
@@ -75,6 +81,12 @@ class Envelope:
     envid: str = ""
     release_at: float = 0.0
     hold: str = ""
+    require_tls: bool = False
+    tls_optional: bool = False
+    deliver_by: float = 0.0
+    by_mode: str = ""
+    priority: int = 0
+    auth: str = ""
 
     @property
     def is_kept_back(self) -> bool:

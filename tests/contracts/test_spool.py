@@ -95,6 +95,12 @@ def test_envelope_survives_a_restart(house: House) -> None:
         smtputf8=True,
         ret="HDRS",
         envid="Q+3D",
+        require_tls=True,
+        tls_optional=True,
+        deliver_by=1_790_000_000.25,
+        by_mode="RT",
+        priority=-4,
+        auth="zoe@örnek.test",
     )
     entry = spooled(house.spool, what=sent)
     assert entry.envelope == sent
