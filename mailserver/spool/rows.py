@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from mailserver.spool.schema import NEVER
@@ -75,21 +76,31 @@ def delayed_row(entry: int, outcome: Delayed) -> str:
     return f"[{entry},{number},{float(outcome.retry_at)!r},{_quoted(reason)},{warned}]"
 
 
-_FLAGS = ("smtputf8", "require_tls", "tls_optional")
-_WORDS = ("ret", "envid", "by_mode", "auth")
-_TIMES = ("release_at", "deliver_by")
-_OTHERS = (*_FLAGS, *_WORDS, *_TIMES, "priority")
+_OTHERS: dict[str, type] = {
+    "smtputf8": bool,
+    "ret": str,
+    "envid": str,
+    "release_at": float,
+    "require_tls": bool,
+    "tls_optional": bool,
+    "deliver_by": float,
+    "by_mode": str,
+    "priority": int,
+    "auth": str,
+}
+"""Fields of the envelope that are kept when they say something."""
+
+_others_of = attrgetter(*_OTHERS)
 
 
 def _parameters(envelope: Envelope) -> str:
     """What MAIL's parameters said, as JSON without those that say nothing."""
-    given: dict[str, Any] = {}
-    if envelope.body != "7BIT":
-        given["body"] = envelope.body
-    for name in _OTHERS:
-        if value := getattr(envelope, name):
-            given[name] = value
-    return json.dumps(given) if given else "{}"
+    others = _others_of(envelope)
+    if envelope.body == "7BIT" and not any(others):
+        return "{}"
+    given = {"body": envelope.body} if envelope.body != "7BIT" else {}
+    given |= {name: value for name, value in zip(_OTHERS, others, strict=True) if value}
+    return json.dumps(given)
 
 
 def envelope_from(
@@ -101,14 +112,12 @@ def envelope_from(
         ValueError, TypeError, AttributeError: the row is damaged.
     """
     given = json.loads(parameters)
+    others: dict[str, Any] = {name: kind(given[name]) for name, kind in _OTHERS.items() if name in given}
     return Envelope(
         reverse_path=Address(reverse_local, reverse_domain),
         recipients=tuple(one.recipient for one in waiting),
         body=str(given.get("body", "7BIT")),
-        **{name: bool(given[name]) for name in _FLAGS if name in given},
-        **{name: str(given[name]) for name in _WORDS if name in given},
-        **{name: float(given[name]) for name in _TIMES if name in given},
-        priority=int(given.get("priority", 0)),
+        **others,
     )
 
 
