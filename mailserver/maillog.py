@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from mailserver.values.address import Address
 from mailserver.values.envelope import Entry
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome, Relayed
+from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 from mailserver.values.reply import Reply
 from mailserver.values.session import SessionFacts
 from mailserver.values.text import printable
@@ -23,7 +23,7 @@ from mailserver.values.trace import transmission_type
 
 log = Logger(namespace="mail")
 
-_STATUS = {Delivered: "sent", Relayed: "sent", Delayed: "deferred", Failed: "bounced"}
+_STATUS = {Delivered: "sent", Relayed: "sent", Expanded: "sent", Delayed: "deferred", Failed: "bounced"}
 
 
 def accepted(entry: Entry, session: SessionFacts) -> None:
@@ -49,6 +49,17 @@ def refused(reply: Reply, command: str, session: SessionFacts, sender: Address, 
         f"from=<{printable(str(sender))}> to=<{printable(str(recipient))}> "
         f"proto={'ESMTP' if session.extended else 'SMTP'} helo=<{session.hello}>"
     )
+
+
+def turned_away(protocol: str, client: str, why: str) -> None:
+    """A connection was closed before anything was said: too many, no mail, an early talker."""
+    _say(f"{protocol}: connection from unknown[{client}] turned away: {printable(why)}")
+
+
+def pressed(is_pressed: bool, connections: int, most: int) -> None:
+    """Half of the connections are in use and the limits tighten, or they loosen again."""
+    state = "tightened" if is_pressed else "loosened"
+    _say(f"warning: limits {state}: {connections} of {most} connections in use")
 
 
 def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float) -> None:
@@ -130,11 +141,10 @@ def write_directly(publisher: LogPublisher, call_soon: Callable[[Callable[[], No
     so is the answer.
     """
     global _say, _last_words
-    observers: list[Any] = getattr(publisher, "_observers", [])
-    files = [getattr(o, "_outFile", None) for o in observers if isinstance(o, FileLogObserver)]
-    if len(files) != 1 or len(observers) != 1 or files[0] is None:
+    file = text_file(publisher)
+    if file is None:
         return False
-    lines = _Lines(files[0], call_soon)
+    lines = _Lines(file, call_soon)
     _say, _last_words = lines.add, lines.write
     return True
 
@@ -144,6 +154,13 @@ def write_through_the_logger() -> None:
     global _say, _last_words
     _last_words()
     _say, _last_words = _through_the_logger, _nothing
+
+
+def text_file(publisher: LogPublisher) -> Any | None:
+    """The text file that ``publisher`` writes to, if that is all it does; it has ``write`` and ``flush``."""
+    observers: list[Any] = getattr(publisher, "_observers", [])
+    files = [getattr(o, "_outFile", None) for o in observers if isinstance(o, FileLogObserver)]
+    return files[0] if len(files) == len(observers) == 1 else None
 
 
 class _Lines:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 
-from mailserver.dispatch.bounce_words import DELAYED_SUBJECT, FAILED_SUBJECT, delayed_words, failed_words
+from mailserver.dispatch.bounce_words import (
+    DELAYED_SUBJECT,
+    FAILED_SUBJECT,
+    SUCCESS_SUBJECTS,
+    delayed_words,
+    failed_words,
+    success_words,
+)
 from mailserver.dispatch.delivery_status import delivery_status, is_international
 from mailserver.interfaces import Notice
 from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.content import Content
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import Entry, Envelope, Recipient
-from mailserver.values.outcome import Delayed, Failed, Outcome
+from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 
 _FULL_OCTETS = 256 * 1024
 """Content up to this size goes back whole when the sender asks for it by RET=FULL."""
@@ -64,6 +71,33 @@ class Reporter:
         words = delayed_words(entry, late, self._hostname, self._end(entry))
         # RET speaks of failures only; a report of delay has the headers (RFC 3461 §4.3).
         return self._notice(entry, late, now, DELAYED_SUBJECT, words, _header_part(entry))
+
+    def successes(self, entry: Entry, outcomes: Sequence[Outcome], now: float) -> list[Notice]:
+        """One DSN for each kind of success that NOTIFY=SUCCESS asks to hear of, or BY's trace.
+
+        A relay is reported when the next server will not report itself (RFC 3461 §5.2.2), or when
+        BY asks for a trace (RFC 2852 §4); an expansion when nothing else will tell (§5.2.7.3).
+        """
+        envelope = entry.envelope
+        if envelope.reverse_path == NULL_SENDER:
+            return []
+        trace = envelope.by_mode.endswith("T")
+        kinds: dict[type[Outcome], list[Outcome]] = {}
+        for outcome in outcomes:
+            if _tells_success(outcome, trace):
+                kinds.setdefault(type(outcome), []).append(outcome)
+        # Only a report of failure ever has the whole message (RFC 3461 §4.3).
+        return [
+            self._notice(
+                entry,
+                told,
+                now,
+                SUCCESS_SUBJECTS[kind],
+                success_words(entry, told, kind),
+                _header_part(entry),
+            )
+            for kind, told in kinds.items()
+        ]
 
     def _end(self, entry: Entry) -> float | None:
         return None if self._gives_up_at is None else self._gives_up_at(entry.began)
@@ -124,6 +158,15 @@ def _wanted(recipient: Recipient, word: str) -> bool:
     return not recipient.notify or word in recipient.notify
 
 
+def _tells_success(outcome: Outcome, trace: bool) -> bool:
+    notify = outcome.recipient.notify
+    if isinstance(outcome, Relayed):
+        return ("SUCCESS" in notify and not outcome.notifies) or (trace and "NEVER" not in notify)
+    if isinstance(outcome, Expanded):
+        return outcome.recipient.is_expanded
+    return isinstance(outcome, Delivered) and "SUCCESS" in notify
+
+
 def _envelope(sender: Address, content: bytes) -> Envelope:
     return Envelope(
         reverse_path=NULL_SENDER,
@@ -144,7 +187,8 @@ def _returned(entry: Entry) -> _Part | None:
     """The message, or its headers, as RET and size want it (RFC 3461 §4.3, §6.2)."""
     envelope, size = entry.envelope, entry.content.size
     limit = {"FULL": _FULL_OCTETS, "HDRS": 0}.get(envelope.ret, _FULL_UNASKED_OCTETS)
-    if size > limit or envelope.body == "BINARYMIME":
+    # What must not be seen in clear is not sent back in a report that may be (RFC 8689 §4.2.4).
+    if size > limit or envelope.body == "BINARYMIME" or envelope.require_tls:
         return _header_part(entry)
     try:
         octets = b"".join(entry.content.chunks())

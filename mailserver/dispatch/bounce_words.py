@@ -7,11 +7,24 @@ from collections.abc import Sequence
 
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import Entry, Recipient
-from mailserver.values.outcome import Outcome
+from mailserver.values.outcome import Delivered, Expanded, Outcome, Relayed
 from mailserver.values.text import printable
 
 FAILED_SUBJECT = "Your message could not be delivered"
 DELAYED_SUBJECT = "Your message is delayed, and we keep trying"
+SUCCESS_SUBJECTS: dict[type[Outcome], str] = {
+    Delivered: "Your message was delivered",
+    Relayed: "Your message was handed to a server that sends no reports",
+    Expanded: "Your message was sent on to the members of a list",
+}
+
+_SUCCESSES: dict[type[Outcome], str] = {
+    Delivered: "was delivered to the mailbox of {whom}.",
+    Relayed: "was taken over by the server of {whom}. That server does not report deliveries, so this is"
+    " the last that you hear of it unless something goes wrong.",
+    Expanded: "was sent on to everybody who stands behind {whom}. Their deliveries are not reported, only"
+    " failures if you asked for them.",
+}
 
 _WIDTH = 76
 _DETAIL_CHARACTERS = 400
@@ -37,6 +50,8 @@ _ADVICE = {
     " attachments.",
     "4.4.7": "The other server could not take the message for days: please send it again later, or reach the"
     " recipient by another way.",
+    "5.4.7": "The message could not be delivered in the time that it was given: please send it again if it"
+    " still matters.",
     "5.4.4": "No mail server was found for the domain, the part after the @: please look for a typing mistake"
     " in the address.",
     "5.4.6": "The message went round in a circle between servers: please tell the postmaster of the"
@@ -66,6 +81,12 @@ def delayed_words(entry: Entry, outcomes: Sequence[Outcome], hostname: str, give
         f" You need not do anything: {hostname} keeps trying{until}, and tells you if it gives up.",
         outcomes,
     )
+
+
+def success_words(entry: Entry, outcomes: Sequence[Outcome], kind: type[Outcome]) -> str:
+    """The text of a report of success of one kind, lines ended by LF."""
+    what = _SUCCESSES[kind].format(whom=_whom(outcomes))
+    return _words(f"Your message of {header_date(entry.arrived)} {what}", outcomes)
 
 
 def _whom(outcomes: Sequence[Outcome]) -> str:

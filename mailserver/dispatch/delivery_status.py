@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from mailserver.values.address import Address
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import Entry, Recipient
-from mailserver.values.outcome import Delayed, Outcome
+from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 from mailserver.values.text import printable
 from mailserver.wire.grammar import from_xtext
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 _UTF8_PAIR = re.compile(r"\\x\{([0-9A-F]{2,6})\}")  # RFC 6533 §3, utf-8-addr-xtext
+# By kind of outcome: the Action (RFC 3464 §2.3.3) and the status where the server's own is none.
+_ACTIONS: dict[type[Outcome], tuple[str, str]] = {
+    Delivered: ("delivered", "2.0.0"),
+    Relayed: ("relayed", "2.0.0"),
+    Expanded: ("expanded", "2.0.0"),
+    Delayed: ("delayed", "4.0.0"),
+    Failed: ("failed", "5.0.0"),
+}
 _FIELD_OCTETS = 900  # with its name under the 998 of RFC 5322 §2.1.1
 
 
@@ -54,21 +62,21 @@ def _recipient_fields(outcome: Outcome, now: float, gives_up_at: float | None) -
     original = original_recipient(recipient)
     if original:
         fields.append(("Original-Recipient", original))
-    delayed = isinstance(outcome, Delayed)
+    action, fallback = _ACTIONS[type(outcome)]
     fields += [
         ("Final-Recipient", _typed(recipient.address)),
-        ("Action", "delayed" if delayed else "failed"),
-        ("Status", _status(outcome.status, delayed)),
+        ("Action", action),
+        # A status that a reader of RFC 3463 accepts, whatever the remote server said.
+        ("Status", outcome.status if _STATUS.fullmatch(outcome.status) else fallback),
     ]
     if outcome.remote_mta:
         fields.append(("Remote-MTA", f"dns; {outcome.remote_mta}"))
     # Only what a server said over SMTP may be called smtp (RFC 3464 §2.3.6).
     kind = "smtp" if outcome.remote_mta else "x-mailserver"
-    fields += [
-        ("Diagnostic-Code", f"{kind}; {outcome.diagnostic}"),
-        ("Last-Attempt-Date", header_date(now)),
-    ]
-    if delayed and gives_up_at is not None:
+    if outcome.remote_mta or action in ("delayed", "failed"):
+        fields.append(("Diagnostic-Code", f"{kind}; {outcome.diagnostic}"))
+    fields.append(("Last-Attempt-Date", header_date(now)))
+    if action == "delayed" and gives_up_at is not None:
         fields.append(("Will-Retry-Until", header_date(gives_up_at)))
     return fields
 
@@ -92,11 +100,6 @@ def _character(pair: re.Match[str]) -> str:
 
 def _typed(address: Address) -> str:
     return f"{'rfc822' if address.is_ascii else 'utf-8'}; {address}"
-
-
-def _status(status: str, delayed: bool) -> str:
-    """A status that a reader of RFC 3463 accepts, whatever the remote server said."""
-    return status if _STATUS.fullmatch(status) else "4.0.0" if delayed else "5.0.0"
 
 
 def _field(name: str, value: str, utf8: bool) -> str:

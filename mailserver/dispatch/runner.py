@@ -19,7 +19,7 @@ from mailserver.threads import Bridge
 from mailserver.values.account import Alias, Elsewhere, LocalUser
 from mailserver.values.envelope import Entry, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
+from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome
 
 POLL_SECONDS = 1.0
 """How often the spool is asked what is due; `mailserver queue retry` is heard as fast as this."""
@@ -154,6 +154,9 @@ class Runner(Service):
         notices: list[Notice] = []
         for waiting in entry.waiting:
             recipient = waiting.recipient
+            if recipient.is_expanded:
+                settled.append(_expanded(recipient))
+                continue
             try:
                 answer = self._ways.directory.resolve(recipient.address)
             except Exception as error:
@@ -200,7 +203,7 @@ class Runner(Service):
         self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
     ) -> Deferred[None]:
         now = self._clock.seconds()
-        if not all(isinstance(outcome, Delivered) for outcome in outcomes):
+        if not all(type(one) is Delivered and not one.recipient.notify for one in outcomes):
             outcomes, reports = self._settle(entry, outcomes, now)
             notices = (*notices, *reports)
         maillog.attempted(entry, outcomes, now)
@@ -216,7 +219,7 @@ class Runner(Service):
             for o in outcomes
         ]
         ways = self._ways
-        reports = [ways.reporter.report(entry, settled, now)]
+        reports = [ways.reporter.report(entry, settled, now), *ways.reporter.successes(entry, settled, now)]
         late = [o for o in settled if isinstance(o, Delayed) and not waiting[o.recipient.number].warned]
         if late and ways.warn_due(entry.began, now, False):
             reports.append(ways.reporter.warning(entry, late, now))
@@ -283,7 +286,7 @@ def _unknown(recipient: Recipient) -> Outcome:
 
 
 def _expanded(recipient: Recipient) -> Outcome:
-    return Delivered(recipient=recipient, status="2.1.5", diagnostic="Expanded", relay="alias")
+    return Expanded(recipient=recipient, status="2.1.5", diagnostic="Expanded", relay="alias")
 
 
 def _log(failure: Failure, what: str) -> None:

@@ -8,6 +8,9 @@ from functools import lru_cache
 from mailserver.values.address import Address
 from mailserver.values.content import Content
 
+EXPANDED = "EXPANDED"
+"""See ``Recipient``; no client can say it."""
+
 _DIGITS = "0123456789bcdfghjklmnpqrstvwxyz"
 _LONGEST = 13  # digits of 2**63
 
@@ -47,6 +50,9 @@ class Recipient:
     forward-path the client gave, before aliases, which a report must show (RFC 3461 §4.2 ORCPT;
     ``orcpt`` when the client sent one, as ``rfc822;xtext`` or ``utf-8;...``).  ``notify`` holds
     the words of NOTIFY; empty means that none was given (RFC 3461 §4.1).
+
+    ``EXPANDED`` in it is a word of our own: the recipient is an alias whose members are recipients
+    of their own, so nothing is sent to it, but its sender is told of the expansion.
     """
 
     number: int
@@ -54,6 +60,11 @@ class Recipient:
     original: Address
     orcpt: str = ""
     notify: frozenset[str] = frozenset()
+
+    @property
+    def is_expanded(self) -> bool:
+        """Whether only the report of its expansion is still owed."""
+        return EXPANDED in self.notify
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from mailserver.values.account import Alias, Resolution
 from mailserver.values.address import Address
-from mailserver.values.envelope import Recipient
+from mailserver.values.envelope import EXPANDED, Recipient
 
 MOST_RECIPIENTS = 100_000
 """What one message may expand to; a table of aliases that goes beyond it is a mistake."""
@@ -41,11 +42,20 @@ def final_recipients(
 ) -> tuple[Recipient, ...]:
     """One ``Recipient`` for each final address, however many ways lead to it.
 
-    ``asked`` holds what RCPT said: forward-path, ORCPT, NOTIFY.
+    ``asked`` holds what RCPT said: forward-path, ORCPT, NOTIFY.  When several stand behind an
+    address and its sender wants to hear of success, the expansion is that success: the address is
+    one more recipient, ``is_expanded``, and its members report failures only (RFC 3461 §5.2.7.3).
     """
     found: dict[tuple[str, str], Recipient] = {}
+    expanded: list[Recipient] = []
     for original, orcpt, notify in asked:
-        for address in final_addresses(resolve, original):
+        addresses = final_addresses(resolve, original)
+        if len(addresses) > 1 and "SUCCESS" in notify:
+            expanded.append(Recipient(0, original, original, orcpt, frozenset({EXPANDED, "SUCCESS"})))
+            notify = notify - {"SUCCESS"} or frozenset({"NEVER"})
+        for address in addresses:
             if address.key not in found:
                 found[address.key] = Recipient(len(found), address, original, orcpt, notify)
-    return tuple(found.values())
+    if not expanded:
+        return tuple(found.values())
+    return (*found.values(), *(replace(one, number=len(found) + n) for n, one in enumerate(expanded)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailserver.values.attempt import Facts
 from mailserver.values.envelope import Recipient
 
 
@@ -12,13 +13,14 @@ class _Outcome:
     """``status`` is an enhanced status (RFC 3463); ``diagnostic`` one printable line: the remote
     server's reply, or our own words; ``remote_mta`` the name of the host that spoke, ``""`` when
     nobody did; ``relay`` where it went, as the log shows it (``mx.b.test[192.0.2.1]:25``,
-    ``maildir``)."""
+    ``maildir``); ``facts`` how it went, where the way out keeps that."""
 
     recipient: Recipient
     status: str
     diagnostic: str
     remote_mta: str = ""
     relay: str = "none"
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,11 @@ class Relayed(_Outcome):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expanded(_Outcome):
+    """It stands for others, who are recipients of their own now (RFC 3464 §2.3.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delayed(_Outcome):
     """Not yet. ``retry_at`` (seconds since the epoch) is filled in by the runner, from the schedule."""
 
@@ -47,4 +54,4 @@ class Failed(_Outcome):
     """Never."""
 
 
-Outcome = Delivered | Relayed | Delayed | Failed
+Outcome = Delivered | Relayed | Expanded | Delayed | Failed

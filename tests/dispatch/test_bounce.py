@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 from collections.abc import Sequence
+from dataclasses import replace
 from email.message import EmailMessage, Message
 
 import pytest
@@ -14,7 +15,7 @@ from mailserver.interfaces import Notice
 from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.content import Content, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
+from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 
 ARRIVED, NOW, END = 1_790_000_000.0, 1_790_000_600.0, 1_790_432_000.0
 ADA = Address("ada", "a.test")
@@ -401,3 +402,91 @@ def test_a_warning() -> None:
     assert parts(notice)[2].get_content_type() == "text/rfc822-headers"
     assert "You need not do anything" in str(parts(notice)[0].get_payload())
     assert "delayed" in parsed(notice)["Subject"]
+
+
+# -- success -----------------------------------------------------------------------------------
+
+
+def in_mailbox(who: Recipient) -> Outcome:
+    return Delivered(recipient=who, status="2.0.0", diagnostic="delivered to maildir", relay="maildir")
+
+
+def relayed(who: Recipient, notifies: bool = False) -> Outcome:
+    return Relayed(
+        recipient=who, status="2.6.0", diagnostic="250 ok", remote_mta="mx.b.test", notifies=notifies
+    )
+
+
+def expanded(who: Recipient) -> Outcome:
+    return Expanded(recipient=who, status="2.1.5", diagnostic="Expanded", relay="alias")
+
+
+def successes(message: Entry, *outcomes: Outcome) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Subject, and action, status and final recipient of each block, of each report."""
+    notices = reporter().successes(message, outcomes, NOW)
+    return [
+        (
+            parsed(notice)["Subject"],
+            [(b["Action"], b["Status"], b["Final-Recipient"]) for b in blocks(notice)[1:]],
+        )
+        for notice in notices
+    ]
+
+
+def test_each_kind_of_success_has_a_report_of_its_own() -> None:
+    wants = [recipient(n, f"u{n}", notify="SUCCESS") for n in range(4)]
+    wants.append(recipient(4, "all", notify="SUCCESS EXPANDED"))
+    outcomes = [in_mailbox(wants[0]), relayed(wants[1]), in_mailbox(wants[2]), relayed(wants[3], True)]
+    assert successes(entry(*wants), *outcomes, expanded(wants[4])) == [
+        (
+            "Your message was delivered",
+            [("delivered", "2.0.0", "rfc822; u0@b.test"), ("delivered", "2.0.0", "rfc822; u2@b.test")],
+        ),
+        (
+            "Your message was handed to a server that sends no reports",
+            [("relayed", "2.6.0", "rfc822; u1@b.test")],
+        ),
+        ("Your message was sent on to the members of a list", [("expanded", "2.1.5", "rfc822; all@b.test")]),
+    ]
+
+
+@pytest.mark.parametrize("notify", ["", "NEVER", "FAILURE", "FAILURE DELAY"])
+def test_success_is_told_only_to_those_who_ask(notify: str) -> None:
+    who = recipient(notify=notify)
+    assert successes(entry(who), in_mailbox(who), relayed(who), expanded(who)) == []
+
+
+def test_the_null_sender_hears_nothing_of_success() -> None:
+    who = recipient(notify="SUCCESS")
+    assert successes(entry(who, sender=NULL_SENDER), in_mailbox(who)) == []
+
+
+def test_a_failure_or_a_delay_is_no_success() -> None:
+    who = recipient(notify="SUCCESS")
+    assert successes(entry(who), failed(who), delayed(who)) == []
+
+
+def test_a_report_of_success_has_the_header_only_and_what_the_client_named() -> None:
+    who = recipient(notify="SUCCESS", orcpt="rfc822;Bob+2Bx@b.test")
+    (notice,) = reporter().successes(entry(who, ret="FULL", envid="Q+2B1"), [in_mailbox(who)], NOW)
+    assert parts(notice)[2].get_content_type() == "text/rfc822-headers"
+    message, one = blocks(notice)
+    assert message["Original-Envelope-Id"] == "Q+1"
+    assert one["Original-Recipient"] == "rfc822; Bob+x@b.test"
+    assert "Diagnostic-Code" not in one
+    assert notice.envelope.reverse_path == NULL_SENDER
+
+
+@pytest.mark.parametrize(("notify", "told"), [("", 1), ("FAILURE", 1), ("NEVER", 0)])
+def test_a_trace_tells_of_every_relay(notify: str, told: int) -> None:
+    who = recipient(notify=notify)
+    message = entry(who)
+    message = replace(message, envelope=replace(message.envelope, by_mode="NT", deliver_by=NOW + 60))
+    assert len(successes(message, relayed(who, notifies=True))) == told
+    assert successes(message, in_mailbox(who)) == []
+
+
+def test_content_that_needs_tls_is_never_sent_back() -> None:
+    message = entry(ret="FULL")
+    message = replace(message, envelope=replace(message.envelope, require_tls=True))
+    assert parts(report(message))[2].get_content_type() == "text/rfc822-headers"

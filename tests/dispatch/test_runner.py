@@ -23,6 +23,7 @@ from mailserver.threads import Bridge
 from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser, Resolution
 from mailserver.values.address import NULL_SENDER, Address, address_from
 from mailserver.values.envelope import Entry, Envelope, Recipient
+from mailserver.values.expansion import final_recipients
 from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome, Relayed
 
 Answer = Callable[[Recipient], Outcome]
@@ -124,6 +125,21 @@ class RunnerTests(TestCase):
             seconds = 1.0
             await deferLater(self.reactor, 0.01)
             await self.until(lambda: not self.runner._under_way and not self.runner._asking)
+
+    async def test_success_is_reported_to_those_who_ask(self) -> None:
+        asked = [(address_from(a), "", frozenset({"SUCCESS"})) for a in ("bob@b.test", "all@example.test")]
+        writer = self.spool.begin()
+        writer.write(b"Subject: x\r\n\r\nbody\r\n")
+        who = final_recipients(Table().resolve, asked)
+        envelope = Envelope(address_from("zoe@example.test"), who)
+        self.runner.accepted(await self.bridge.deferred(writer.commit(envelope)))
+        await self.settle()
+        assert self.remote.recipients == [["bob@b.test"]]
+        assert self.local.recipients == [["ada@example.test"], *[["zoe@example.test"]] * 2]
+        told = [email.message_from_bytes(b"".join(e.content.chunks())) for e, _ in self.local.asked[1:]]
+        actions = [str(t.get_payload(1).get_payload(1)["Action"]) for t in told]  # type: ignore[union-attr]
+        assert sorted(actions) == ["expanded", "relayed"]
+        assert await self.waiting() is None
 
     async def submit(self, *recipients: str, sender: str = "ada@example.test", **fields: Any) -> Entry:
         writer = self.spool.begin()

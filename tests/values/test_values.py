@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.values.account import Account, Alias, LocalUser, Resolution
+from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, Resolution
 from mailserver.values.address import NULL_SENDER, Address, address_from, domain_key
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import entry_number, queue_id
@@ -143,3 +143,29 @@ def test_printable_text_is_one_line(text: str) -> None:
     shown = printable(text, 50)
     assert shown.isprintable()
     assert len(shown.splitlines()) <= 1
+
+
+def test_success_at_a_list_is_its_expansion() -> None:
+    def resolve(address: Address) -> Resolution:
+        members = {"all": ("ada", "bob"), "one": ("cem",)}.get(address.local)
+        if members is None:
+            return Elsewhere(address)
+        return Alias(address, tuple(Address(m, "b.test") for m in members))
+
+    def notify(*asked: tuple[str, str]) -> list[tuple[int, str, list[str]]]:
+        found = final_recipients(
+            resolve, [(Address(local, "b.test"), "", frozenset(words.split())) for local, words in asked]
+        )
+        return [(r.number, r.address.local, sorted(r.notify)) for r in found]
+
+    assert notify(("all", "SUCCESS FAILURE"), ("zoe", "SUCCESS")) == [
+        (0, "ada", ["FAILURE"]),
+        (1, "bob", ["FAILURE"]),
+        (2, "zoe", ["SUCCESS"]),
+        (3, "all", ["EXPANDED", "SUCCESS"]),
+    ]
+    # Only success was of interest: a member's failure is nobody's news (RFC 3461 §5.2.7.3).
+    assert [words for _, _, words in notify(("all", "SUCCESS"))][:2] == [["NEVER"], ["NEVER"]]
+    # One behind an alias is the alias itself, and everything goes along.
+    assert notify(("one", "SUCCESS")) == [(0, "cem", ["SUCCESS"])]
+    assert notify(("all", "FAILURE"), ("all", "")) == [(0, "ada", ["FAILURE"]), (1, "bob", ["FAILURE"])]
