@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
 
-from mailserver.values.account import Account, Resolution
+from mailserver.values.account import Account, Resolution, Secrets
 from mailserver.values.address import Address
 from mailserver.values.content import Content
 from mailserver.values.envelope import Entry, Envelope, Recipient
 from mailserver.values.outcome import Outcome
 from mailserver.values.reply import Reply
+from mailserver.values.session import TLSFacts
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -203,7 +204,7 @@ class Exchange:
     """A host to connect to. ``name`` is an MX target, a next hop's name or an address literal.
 
     ``listed`` tells that DNSSEC vouches for it being a mail exchange of the domain (RFC 7672 §2.2.1),
-    ``authentic`` for its addresses too; ``canonical`` is the name at the end of its CNAMEs.
+    ``authentic`` for its addresses; ``canonical`` is the name at the end of its CNAMEs.
     ``tls`` is what an administrator's route asks for: ``none``, ``opportunistic``, ``required`` (with a
     valid certificate) or ``implicit``; ``""`` leaves it to the destination's own policy.
     """
@@ -258,6 +259,9 @@ class IDirectory(Interface):
         """The account that logs in as ``login`` (its full address, or its local part where that
         is enough) and its Argon2id hash; ``None`` for nobody."""
 
+    def secrets(login: str) -> tuple[Account, Secrets] | None:
+        """As ``password_hash``, with everything that is kept of the password."""
+
 
 class IRule(Interface):
     """One rule of policy."""
@@ -283,6 +287,59 @@ class IMaildropOwner(Interface):
 
 class LoginUnavailable(Exception):
     """The password could not be checked now: 454 4.7.0, or ``-ERR [SYS/TEMP]``."""
+
+
+class ITokenChecker(Interface):
+    """What an administrator names as ``login.oauth``: it knows whose a bearer token is.
+
+    ``failure`` may hold further fields for the client whose token is refused (RFC 7628 §3.2.2):
+    ``scope``, ``openid-configuration``.
+    """
+
+    def user_of(token: str, username: str) -> str | None | Deferred[str | None]:
+        """The login name whom ``token`` speaks for, or ``None`` for a token that is not good.
+
+        ``username`` is who the client says it is, ``""`` when it says nothing; the name given
+        back decides.  An awaitable will do.  An exception: it cannot be checked now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """``avatar`` is what twisted.cred gave; ``username`` what the client called itself."""
+
+    avatar: Any
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRefused:
+    """Why nobody logged in: ``"wrong"`` credentials, ``"unavailable"`` now, ``"forbidden"`` to act for
+    another, or a ``"malformed"`` response; ``text`` says more in the last two cases."""
+
+    reason: str
+    text: str = ""
+
+
+class ILogin(Interface):
+    """One exchange, from a mechanism to a log-in or a refusal."""
+
+    def step(response: bytes | None) -> object:
+        """Take a response, decoded; ``None`` where none came.
+
+        Gives a ``wire.sasl.Challenge`` to send, ``LoggedIn``, ``LoginRefused``, or a ``Deferred``
+        of one of these, which never fails.
+        """
+
+
+class IAuthenticator(Interface):
+    """Log-in for one protocol; what failures cost is known to it alone."""
+
+    def begin(mechanism: str, host: str, tls: TLSFacts | None) -> ILogin:
+        """An exchange with the client at ``host`` by a mechanism that it has been offered."""
+
+    def log_in(username: str, password: str, host: str) -> Deferred[LoggedIn | LoginRefused]:
+        """Log in by a name and a password that came some other way (USER and PASS)."""
 
 
 RetrySchedule = Callable[[float, int, float], float | None]

@@ -6,7 +6,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 
@@ -46,6 +46,24 @@ class _Candidates:
 
     groups: tuple[tuple[Exchange, ...], ...]
     expires: float
+
+    def vouched_for(self) -> _Candidates:
+        """The same, for a list that DNSSEC vouches for; without that, authentic addresses prove
+        nothing about the domain (RFC 7672 §2.2.1)."""
+        groups = tuple(tuple(replace(e, listed=True) for e in group) for group in self.groups)
+        return _Candidates(groups, self.expires)
+
+
+@dataclass(slots=True)
+class _Found:
+    """A host's ``addresses``, or the ``trouble`` in finding them; ``authentic`` when DNSSEC vouches for all
+    of them, ``canonical`` the end of the host's CNAMEs."""
+
+    expires: float
+    addresses: tuple[str, ...] = ()
+    trouble: Exception | None = None
+    authentic: bool = False
+    canonical: str = ""
 
 
 @implementer(IMailExchanges)
@@ -92,10 +110,10 @@ class MailExchanges:
             return [Exchange(route.host, route.port, (str(literal),))]
         if route.host == "localhost":
             return [Exchange(route.host, route.port, ("127.0.0.1", "::1"))]
-        addresses, _ = await self._addresses(route.host)
-        if isinstance(addresses, Exception) or not addresses:
+        found = await self._addresses(route.host)
+        if not found.addresses:
             raise LookupDelayed(f"the next hop {route.host} has no address")
-        return [Exchange(route.host, route.port, addresses[:ADDRESSES])]
+        return [Exchange(route.host, route.port, found.addresses[:ADDRESSES])]
 
     # Domains -------------------------------------------------------------------------------------
 
@@ -150,12 +168,13 @@ class MailExchanges:
 
     async def _from_dns(self, domain: str) -> _Candidates:
         try:
-            answer = await self._resolver.lookup(domain, "MX")
+            answer, listed_by_dnssec = await self._resolver.lookup_authentic(domain, "MX")
         except NameNotFound as error:
             raise NoSuchDomain(str(error)) from None
         names = {0: {domain}} if answer.rrset is None else _by_preference(domain, answer.rrset)
         listed = self._without_us(domain, names)
-        return await self._with_addresses(domain, listed, answer.rrset is None, answer.expiration)
+        found = await self._with_addresses(domain, listed, answer.rrset is None, answer.expiration)
+        return found.vouched_for() if listed_by_dnssec else found
 
     def _without_us(self, domain: str, names: dict[int, set[str]]) -> list[list[str]]:
         """Best first; our own preference and all behind it go (RFC 5321 §5.1)."""
@@ -177,46 +196,53 @@ class MailExchanges:
         groups: dict[int, list[Exchange]] = {}
         troubles: list[Exception] = []
         refused = False
-        for (rank, name), (addresses, until) in zip(hosts, found, strict=True):
-            if isinstance(addresses, Exception):
-                troubles.append(addresses)
+        for (rank, name), host in zip(hosts, found, strict=True):
+            if host.trouble is not None:
+                troubles.append(host.trouble)
                 continue
-            usable = [a for a in addresses if not self._is_refused(ip_address(a))]
-            refused = refused or len(usable) < len(addresses)
+            usable = [a for a in host.addresses if not self._is_refused(ip_address(a))]
+            refused = refused or len(usable) < len(host.addresses)
             if usable:
-                expires = min(expires, until)
-                exchange = Exchange(name, self._port, tuple(usable[:ADDRESSES]))
+                expires = min(expires, host.expires)
+                exchange = Exchange(
+                    name,
+                    self._port,
+                    tuple(usable[:ADDRESSES]),
+                    authentic=host.authentic,
+                    canonical=host.canonical,
+                )
                 groups.setdefault(rank, []).append(exchange)
         if not groups:
             raise _nowhere(domain, implicit, refused, troubles)
         expires = min(expires, self._now() + LONGEST_MEMORY)
         return _Candidates(tuple(tuple(groups[rank]) for rank in sorted(groups)), expires)
 
-    async def _addresses(self, name: str) -> tuple[tuple[str, ...] | Exception, float]:
-        """The host's addresses, families alternating and IPv4 first, and until when they hold; or
-        why they are not known. No address at all is an empty tuple."""
-        found = await _all([self._family(name, record) for record in ("A", "AAAA")])
-        expires = min(until for _, until in found)
-        v4, v6 = (addresses for addresses, _ in found)
-        if isinstance(v4, Exception) and not isinstance(v6, Exception):
-            v4 = () if v6 else v4
-        if isinstance(v6, Exception) and not isinstance(v4, Exception):
-            v6 = () if v4 else v6
-        if isinstance(v4, Exception):
-            return v4, expires
-        if isinstance(v6, Exception):
-            return v6, expires
-        return _alternating(v4, v6), expires
+    async def _addresses(self, name: str) -> _Found:
+        """The host's addresses, families alternating and IPv4 first; or why they are not known. No
+        address at all is no trouble."""
+        v4, v6 = await _all([self._family(name, record) for record in ("A", "AAAA")])
+        expires = min(v4.expires, v6.expires)
+        if not (v4.addresses or v6.addresses):
+            return _Found(expires, trouble=v4.trouble or v6.trouble)
+        # One family that cannot be looked up does not keep us from the other.
+        known = [family for family in (v4, v6) if family.trouble is None]
+        return _Found(
+            expires,
+            _alternating(v4.addresses, v6.addresses),
+            authentic=all(family.authentic for family in known),
+            canonical=known[0].canonical,
+        )
 
-    async def _family(self, name: str, record: str) -> tuple[tuple[str, ...] | Exception, float]:
+    async def _family(self, name: str, record: str) -> _Found:
         try:
-            answer = await self._resolver.lookup(name, record)
+            answer, authentic = await self._resolver.lookup_authentic(name, record)
         except NameNotFound:
-            return (), self._now() + LONGEST_MEMORY
+            return _Found(self._now() + LONGEST_MEMORY)
         except LookupDelayed as error:
-            return error, self._now()
-        records = answer.rrset or ()
-        return tuple([r.address for r in records][: 2 * ADDRESSES]), answer.expiration
+            return _Found(self._now(), trouble=error)
+        addresses = tuple([r.address for r in answer.rrset or ()][: 2 * ADDRESSES])
+        canonical = answer.canonical_name.to_text(omit_final_dot=True).lower()
+        return _Found(answer.expiration, addresses, None, authentic, canonical)
 
     def _is_refused(self, address: IPv4Address | IPv6Address) -> bool:
         """What DNS may not send us to: ourselves, nowhere, everybody, this wire."""

@@ -141,7 +141,7 @@ class HTTPS:
 def _certificates_in(path: Path) -> Any:
     pieces = path.read_text().split("-----BEGIN CERTIFICATE-----")[1:]
     begin = "-----BEGIN CERTIFICATE-----"
-    return trustRootFromCertificates([Certificate.loadPEM(begin + piece) for piece in pieces])
+    return trustRootFromCertificates([Certificate.loadPEM((begin + piece).encode()) for piece in pieces])
 
 
 def _told(url: str, failures: Sequence[Failure]) -> FetchFailed:

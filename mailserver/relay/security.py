@@ -72,7 +72,7 @@ class TransportSecurity:
             return [self._of_route(exchange, envelope.require_tls) for exchange in exchanges]
         key = domain_key(domain)
         policy = self._sts.policy(key) if self._sts is not None else None
-        if isinstance(policy, Deferred) or (self._resolver and any(e.authentic for e in exchanges)):
+        if isinstance(policy, Deferred) or (self._resolver and any(e.listed and e.authentic for e in exchanges)):
             return Deferred.fromCoroutine(self._ask(key, exchanges, envelope.require_tls, policy))
         if policy is None and not envelope.require_tls:
             plain = self._plain(key)
@@ -121,7 +121,7 @@ class TransportSecurity:
     ) -> Security:
         """DANE goes before MTA-STS (RFC 8461 §2); the rows are KumoMTA's table."""
         floor = OPPORTUNISTIC
-        if self._resolver is not None and exchange.authentic:
+        if self._resolver is not None and exchange.listed and exchange.authentic:
             by_dane = await self._by_dane(self._resolver, domain, exchange)
             if by_dane.by or by_dane.refused:
                 return replace(by_dane, require_tls=require_tls)
