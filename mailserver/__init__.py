@@ -4,13 +4,16 @@
 ``interfaces.py``     every seam between two rooms
 ``tap.py``            ``Options`` and ``makeService``: what ``twistd mailserver`` runs
 ``service.py``        settings -> the tree of Twisted services; the only file that connects everything
+``processes.py``      ``workers``: the server as one process, or as several and one that looks after them
+``worker.py``         one of several: ``python -m mailserver.worker``
+``supervisor.py``     starts worker processes, starts again those that die
 ``config.py``         TOML -> frozen settings
 ``durable.py``        the only place where files whose order matters are made, renamed, removed, synced
 ``threads.py``        the only place between threads and the reactor
 ``sockets.py``        what a socket takes at once, without a turn of the reactor
 ``login.py``          the twisted.cred realm and checker that SMTP AUTH and POP3 share
 ``certificates.py``   certificate and key files -> TLS contexts
-``listeners.py``      listening sockets, bound before privileges drop
+``listeners.py``      listening sockets, bound before privileges drop, or inherited
 ``maillog.py``        one function for each event in a message's life
 ``values/``           what travels
 ``wire/``             bytes <-> events, no sockets, no Twisted

@@ -1,15 +1,31 @@
-"""Listening sockets: bound while the process is privileged, served once the rooms are open."""
+"""Listening sockets: bound while the process is privileged, or inherited; served once the rooms are open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLContextFactory,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+
+from mailserver.config import Listen
+
+NAMES = ("smtp", "submission", "submissions", "pop3", "pop3s")
 
 
 class StartFailed(Exception):
@@ -28,18 +44,78 @@ class Door(Factory):
         return None if self.behind is None else self.behind.buildProtocol(addr)
 
 
+class InheritedUnixPort(unix.Port):
+    """A port on a Unix socket that another process has bound.
+
+    Twisted's own would change the mode of the socket's file, which may be root's.
+    """
+
+    def startListening(self) -> None:
+        tcp.Port.startListening(self)
+
+
+class InheritingReactor:
+    """In the place of the reactor, for an endpoint: listens on a socket that another process has bound.
+
+    So whatever a description says beside the place (``haproxy:`` for one) counts in every process.
+    Owns the descriptor ``fd``.
+    """
+
+    def __init__(self, reactor: Any, fd: int) -> None:
+        self._reactor = reactor
+        self._fd = fd
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, **_: object) -> IListeningPort:
+        """Listen on the inherited socket, whatever ``port`` says."""
+        os.set_blocking(self._fd, False)
+        with socket.socket(fileno=self._fd) as inherited:
+            adopted: IListeningPort = self._reactor.adoptStreamPort(
+                inherited.fileno(), inherited.family, factory
+            )
+        return adopted
+
+    def listenSSL(
+        self, port: int, factory: IProtocolFactory, contextFactory: IOpenSSLContextFactory, **_: object
+    ) -> IListeningPort:
+        """Listen on the inherited socket, with TLS from the first byte."""
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory))
+
+    def listenUNIX(self, address: bytes, factory: IProtocolFactory, **_: object) -> IListeningPort:
+        """Listen on the inherited socket; ``address`` only tells its name."""
+        port: Any = InheritedUnixPort(address, factory, reactor=self._reactor)
+        os.set_blocking(self._fd, False)
+        port._preexistingSocket = socket.socket(fileno=self._fd)  # as adoptStreamPort does
+        port.startListening()
+        adopted: IListeningPort = port
+        return adopted
+
+
+def _without_systemd(description: str) -> str:
+    """systemd hands its sockets to one process; what inherits one from that process takes it as any other."""
+    before, found, _ = description.partition("systemd:")
+    return f"{before}tcp:0" if found else description
+
+
 class Listener:
     """One entry of ``[listen]``: a name and a Twisted endpoint description.
+
+    ``inherited`` is the descriptor of a socket that another process has bound for it.
 
     Raises:
         StartFailed: the description cannot be understood.
     """
 
-    def __init__(self, reactor: object, name: str, description: str) -> None:
+    def __init__(self, reactor: object, name: str, description: str, inherited: int | None = None) -> None:
         self.name = name
         self.door = Door()
         self.port: IListeningPort | None = None
         self._description = description
+        self._is_inherited = inherited is not None
+        if inherited is not None:
+            reactor, description = InheritingReactor(reactor, inherited), _without_systemd(description)
         try:
             self._endpoint = serverFromString(reactor, description)
         except (ValueError, TypeError, KeyError) as error:
@@ -74,8 +150,70 @@ class Listener:
         """Put ``factory`` behind the door."""
         self.door.behind = factory
 
+    @property
+    def where(self) -> str:
+        """Where it listens, for people."""
+        assert self.port is not None
+        address: Any = self.port.getHost()
+        return f"{address.host}:{address.port}" if hasattr(address, "port") else str(address)
+
+    def lend(self) -> int:
+        """The socket's descriptor, for other processes; connections are theirs from now on.
+
+        Raises:
+            StartFailed: what listens is no socket.
+        """
+        port: Any = self.port
+        if not hasattr(port, "socket"):
+            raise StartFailed(
+                f'listen.{self.name} = "{self._description}" cannot be shared by processes; set workers = 1'
+            )
+        port.stopReading()
+        descriptor: int = port.fileno()
+        return descriptor
+
+    def leave(self) -> None:
+        """Close this process's descriptor; whoever has another goes on listening."""
+        port: Any = self.port
+        self.port = None
+        if port is not None:
+            port.stopReading()
+            port.socket.close()
+
+    def retire(self) -> None:
+        """Let go of what was lent, so that new connections are refused as soon as its borrowers let go
+        too; a Unix socket keeps its file until ``close``."""
+        if not isinstance(self.port, unix.Port):
+            self.leave()
+
     def close(self) -> Deferred[object]:
         """Stop listening; connections that stand go on."""
+        if self._is_inherited:
+            # Twisted would remove a Unix socket's file, which the others still need.
+            self.leave()
         port, self.port = self.port, None
         stop: Callable[[], object] = port.stopListening if port is not None else lambda: None
         return maybeDeferred(stop)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among its equals: worker ``number`` of ``count``, with the descriptors
+    of the sockets that it inherits, by the names of their listeners; none where it binds them."""
+
+    number: int = 0
+    count: int = 1
+    sockets: Mapping[str, int] = field(default_factory=dict)
+
+
+def make_listeners(listen: Listen, reactor: object, sockets: Mapping[str, int]) -> list[Listener]:
+    """A listener for every entry that is not off; nothing is bound yet. ``sockets`` are inherited ones.
+
+    Raises:
+        StartFailed: one of the descriptions cannot be understood.
+    """
+    return [
+        Listener(reactor, name, description, sockets.get(name))
+        for name in NAMES
+        if (description := getattr(listen, name))
+    ]

@@ -23,7 +23,7 @@ from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner, Ways
 from mailserver.durable import Disk
 from mailserver.interfaces import IMailbox, IMaildrop
-from mailserver.listeners import Listener, StartFailed
+from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import LoginPenalty, make_portal
 from mailserver.policy.chains import may_receive
 from mailserver.receive.authentication import Authenticator
@@ -35,6 +35,7 @@ from mailserver.relay.exchanges import MailExchanges
 from mailserver.relay.resolver import Resolver
 from mailserver.relay.routes import RouteTable
 from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
+from mailserver.spool.orphans import orphans
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
@@ -50,6 +51,9 @@ log = Logger(namespace="mailserver")
 BLOCKING_THREADS = 4
 """Threads for password hashes and for opening maildrops."""
 
+SPOOL = "spool"
+"""The folder of the spools in the state folder."""
+
 FIRST_ACCOUNT = "me"
 """The local part of the account that a quick start makes."""
 
@@ -58,21 +62,19 @@ ROLES = {"smtp": "smtp", "submission": "submission", "submissions": "submission"
 
 
 class MailServer(MultiService):
-    """The whole server. Making it opens nothing; ports bind first, then, as the user that twistd
-    has changed to, files are opened."""
+    """The whole server, or one of several equal ones. Making it opens nothing; ports bind first,
+    then, as the user that twistd has changed to, files are opened."""
 
-    def __init__(self, settings: Settings, reactor: Any, quick_start: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, quick_start: bool = False, place: Place | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._settings = settings
         self._reactor = reactor
         self._quick_start = quick_start
+        self._place = place or Place()
         self._routes = _route_table(settings)
-        listen = settings.listen
-        self._listeners = [
-            Listener(reactor, name, description)
-            for name in ("smtp", "submission", "submissions", "pop3", "pop3s")
-            if (description := getattr(listen, name))
-        ]
+        self._listeners = make_listeners(settings.listen, reactor, self._place.sockets)
         self._house: House | None = None
 
     def privilegedStartService(self) -> None:
@@ -84,15 +86,17 @@ class MailServer(MultiService):
         """Open the rooms and let people in. Raises ``StartFailed``."""
         if any(listener.port is None for listener in self._listeners):
             self.privilegedStartService()  # `twist` never calls it
-        house = House(self._settings, self._reactor, self._routes)
+        house = House(self._settings, self._reactor, self._routes, self._place)
         house.open()
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
-        house.runner.setServiceParent(self)  # type: ignore[no-untyped-call]
+        for runner in house.runners:
+            runner.setServiceParent(self)  # type: ignore[no-untyped-call]
         super().startService()  # type: ignore[no-untyped-call]
         for listener in self._listeners:
             listener.serve(house.factory(listener.name))
-            log.info("listening: {name} on {where}", name=listener.name, where=_where(listener))
+            if self._place.count == 1:
+                log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
         if self._quick_start:
             house.welcome({listener.name: listener for listener in self._listeners})
 
@@ -114,21 +118,23 @@ class MailServer(MultiService):
 class House:
     """The rooms, opened in the order in which they need each other and closed in the reverse."""
 
-    def __init__(self, settings: Settings, reactor: Any, routes: RouteTable) -> None:
+    def __init__(self, settings: Settings, reactor: Any, routes: RouteTable, place: Place) -> None:
         self._settings = settings
         self._reactor = reactor
+        self._place = place
         state = settings.state
         self.disk = Disk()
         self.bridge = Bridge(reactor)
         self.workers = Workers(self.bridge, "blocking", BLOCKING_THREADS)
         self.directory = SqliteDirectory(state / "accounts.sqlite", settings.domains)
         self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
-        self.spool = SqliteSpool(state / "spool", self.disk)
+        self.spool = self._make_spool(place.number)
         self.penalty = LoginPenalty(reactor)
         self.portal = self._make_portal()
         self.tls = self._certificate()
         self.relay = self._make_relay(routes)
-        self.runner = self._make_runner()
+        self.runner = self._make_runner(self.spool)
+        self.orphans: dict[SqliteSpool, Runner] = {}
         self._factories: list[SMTPReceiverFactory | Pop3Factory] = []
 
     # -- opening and closing ---------------------------------------------------------------
@@ -142,13 +148,15 @@ class House:
         settings = self._settings
         try:
             self.disk.make_folder(settings.state)
-            if settings.tls is None:
+            if settings.tls is None and self._place.number == 0:
                 names = [settings.hostname, *settings.domains]
                 ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
             self.tls.load()
             self.directory.open()
             self.store.start()
             self.spool.start()
+            if self._place.number == 0:
+                self._take_over_orphans()
         except (CertificateError, DirectoryUnavailable, SpoolUnusable) as error:
             raise StartFailed(str(error)) from error
         except OSError as error:
@@ -162,6 +170,19 @@ class House:
             if settings.tls is not None:
                 log.warn("{warning}", warning=warning)
 
+    def _take_over_orphans(self) -> None:
+        """Serve the spools of workers that there are no more; their mail goes on its way from here."""
+        for number in orphans(self._settings.state / SPOOL, self._place.count):
+            log.info("spool {number} has no worker of its own: its mail leaves from here", number=number)
+            spool = self._make_spool(number)
+            spool.start()
+            self.orphans[spool] = runner = self._make_runner(spool)
+            runner.name = f"runner of spool {number}"
+
+    @property
+    def runners(self) -> list[Runner]:
+        return [self.runner, *self.orphans.values()]
+
     async def end_sessions(self) -> None:
         """Say goodbye to clients; those in the middle of something may finish it."""
         await DeferredList([factory.stop() for factory in self._factories])
@@ -169,7 +190,8 @@ class House:
     def close(self) -> None:
         """Close what ``open`` opened, when nothing is under way any more."""
         self.workers.stop()
-        self.spool.stop()
+        for spool in (self.spool, *self.orphans):
+            spool.stop()
         self.store.stop()
         self.directory.close()
         self.disk.close()
@@ -207,7 +229,10 @@ class House:
         exchanges = MailExchanges(resolver, routes, settings.hostname, relay.port, relay.allow_loopback)
         return RelayAgent(self._reactor, exchanges, settings.hostname)
 
-    def _make_runner(self) -> Runner:
+    def _make_spool(self, worker: int) -> SqliteSpool:
+        return SqliteSpool(self._settings.state / SPOOL, self.disk, worker)
+
+    def _make_runner(self, spool: SqliteSpool) -> Runner:
         relay = self._settings.relay
         schedule = RetrySchedule(relay.retry, relay.warn_after, relay.give_up_after)
         ways = Ways(
@@ -218,7 +243,7 @@ class House:
             reporter=Reporter(self._settings.hostname, schedule.gives_up_at),
             warn_due=schedule.warn_due,
         )
-        return Runner(self.spool, self.bridge, ways, self._reactor)
+        return Runner(spool, self.bridge, ways, self._reactor)
 
     # -- the doors -------------------------------------------------------------------------
 
@@ -307,12 +332,6 @@ def _route_table(settings: Settings) -> RouteTable:
         return RouteTable(settings.relay.routes)
     except ValueError as error:
         raise StartFailed(str(error)) from None
-
-
-def _where(listener: Listener) -> str:
-    assert listener.port is not None
-    address: Any = listener.port.getHost()
-    return f"{address.host}:{address.port}" if hasattr(address, "port") else str(address)
 
 
 def _port(listener: Listener | None) -> int:

@@ -11,7 +11,7 @@ from twisted.python import usage
 
 from mailserver import __version__, config
 from mailserver.listeners import StartFailed
-from mailserver.service import MailServer
+from mailserver.processes import make_server
 
 
 class Options(usage.Options):
@@ -44,7 +44,7 @@ def makeService(options: Options) -> IService:
     path = Path(named) if named else config.find()
     try:
         settings = config.load(path) if path else config.quick_start(Path.cwd())
-        service = MailServer(settings, reactor, quick_start=path is None)
+        service = make_server(settings, reactor, quick_start=path is None)
     except (config.ConfigError, config.ConfigUnreadable, StartFailed) as error:
         raise SystemExit(f"mailserver: {error}") from None
     sys.excepthook = _one_line_for_a_failed_start

@@ -9,12 +9,29 @@ PACKAGE = Path(__file__).parents[1] / "mailserver"
 
 FLOORS = {
     1: {"values", "durable", "threads", "sockets"},
-    2: {"wire", "interfaces", "maillog", "config"},
+    2: {"wire", "interfaces", "maillog", "config", "connections"},
     3: {"accounts", "policy", "spool", "store"},
-    4: {"receive", "dispatch", "deliver", "relay", "retrieve", "login", "certificates", "listeners"},
-    5: {"tap", "service", "admin"},
+    4: {
+        "receive",
+        "dispatch",
+        "deliver",
+        "relay",
+        "retrieve",
+        "login",
+        "certificates",
+        "listeners",
+        "supervisor",
+    },
+    5: {"tap", "service", "admin", "processes", "worker"},
 }
-ON_FLOOR_5 = {("tap", "service"), ("admin", "service"), ("admin", "tap")}
+ON_FLOOR_5 = {
+    ("tap", "service"),
+    ("tap", "processes"),
+    ("processes", "service"),
+    ("worker", "service"),
+    ("admin", "service"),
+    ("admin", "tap"),
+}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # Twisted lives on the two upper floors and in these; "values" may name idna beside the standard library.
@@ -22,6 +39,7 @@ TWISTED_BELOW: dict[str, str | tuple[str, ...]] = {
     "threads": "twisted",
     "maillog": ("twisted.logger", "twisted.python.failure"),
     "interfaces": "twisted.internet.defer",
+    "connections": "twisted.internet",
 }
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

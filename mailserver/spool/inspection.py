@@ -22,6 +22,7 @@ from mailserver.spool.schema import (
     connect,
     lock_path,
     spool_path,
+    spool_workers,
 )
 from mailserver.values.address import Address, domain_key
 from mailserver.values.content import Content, FileContent
@@ -82,7 +83,7 @@ class QueueInspection:
     def __init__(self, folder: Path) -> None:
         self._spools: list[_OneSpool] = []
         with _told(folder):
-            for worker in _workers(folder):
+            for worker in spool_workers(folder):
                 self._spools.append(_OneSpool(folder, worker))
 
     def __enter__(self) -> QueueInspection:
@@ -291,12 +292,6 @@ def _readable(octets: bytes) -> str:
 
 def _domain_key(domain: object) -> str:
     return domain_key(domain) if isinstance(domain, str) else ""
-
-
-def _workers(folder: Path) -> list[int]:
-    """The workers that have a spool below ``folder``."""
-    names = [path.stem.removeprefix("spool-") for path in folder.glob("spool-*.sqlite")]
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 @contextmanager

@@ -125,6 +125,12 @@ def lock_path(folder: Path, worker: int) -> Path:
     return folder / f"spool-{worker}.lock"
 
 
+def spool_workers(folder: Path) -> list[int]:
+    """The numbers of the workers that have a spool below ``folder``, in order."""
+    names = [path.stem.removeprefix("spool-") for path in folder.glob("spool-*.sqlite")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection in autocommit mode with our settings; the file must exist.
 
