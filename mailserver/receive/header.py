@@ -15,7 +15,7 @@ MOST_HOPS = 100
 
 
 class HeaderReader:
-    """Passes content on unchanged; while the header lasts, whole lines at a time.
+    """Passes content on; while the header lasts, whole lines at a time.
 
     ``fields`` counts each field name in lower case.  ``addition`` is asked once, at the header's
     end, for octets to put there.
@@ -68,9 +68,13 @@ class HeaderReader:
         return True
 
     def _addition(self, body_follows: bool) -> bytes:
-        """Date and Message-ID where a submission has none (RFC 6409 §8.2, §8.3)."""
+        """Date and Message-ID where a submission has none (RFC 6409 §8.2, §8.3).
+
+        Text that begins without any header gets the empty line that belongs before it, or its
+        first words would read as part of the Received field above.
+        """
         if not self._mend:
-            return b""
+            return b"\r\n" if body_follows and not self.fields else b""
         now = time.time()
         added = b""
         if b"date" not in self.fields:
