@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
 
+from mailserver.connections import PRESSED_TIMES, Connections, Times
 from mailserver.receive.authentication import CANCELLED, Authenticator, Exchange
 from mailserver.receive.transaction import Intake, Transaction
 from mailserver.values.reply import Reply, reply
@@ -36,16 +37,12 @@ from mailserver.wire.smtp_events import (
     Verify,
 )
 
-MOST_ERRORS = 15
-"""Refused commands in a session before it is ended with 421."""
-
 _BYE = reply(221, "2.0.0", "Bye", hang_up=True)
 _RESET = reply(250, "2.0.0", "Ok")
 _NO_TLS = reply(454, "4.7.0", "TLS is not available now")
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered here")
 _CANNOT_VERIFY = reply(252, "2.1.5", "Cannot verify the user, but will take mail for it and try to deliver")
 _NO_EXPANSION = reply(502, "5.7.0", "Lists are not expanded here")
-_TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; closing the connection", hang_up=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,8 @@ class ReceiverSettings:
     """What the sessions of one listener share.
 
     ``tls`` makes the contexts for STARTTLS; ``implicit_tls`` says that the transport begins with a
-    handshake; ``trusted_networks`` may relay without AUTH.
+    handshake; ``trusted_networks`` may relay without AUTH; of those in ``normalize`` bare line
+    ends are mended and not refused.  ``connections`` counts those of all listeners.
     """
 
     offer: Offer
@@ -75,6 +73,10 @@ class ReceiverSettings:
     implicit_tls: bool = False
     authenticator: Authenticator | None = None
     trusted_networks: Sequence[IPv4Network | IPv6Network] = ()
+    normalize: Sequence[IPv4Network | IPv6Network] = ()
+    connections: Connections | None = None
+    times: Times = Times()  # noqa: RUF009 frozen
+    pressed_times: Times = PRESSED_TIMES
 
 
 class Session:
@@ -85,7 +87,6 @@ class Session:
         self._settings = settings
         self._transaction: Transaction | None = None
         self._exchange: Exchange | None = None
-        self._errors = 0
 
     def answer(self, event: Event) -> Answer:
         """What is said to ``event``."""
@@ -164,9 +165,7 @@ class Session:
         return _NO_EXPANSION
 
     def _refused(self, event: Refused) -> Answer:
-        # Too many recipients is no fault of the client's: it sends the rest in another transaction.
-        self._errors += event.reply.code != 452
-        return _TOO_MANY_ERRORS if self._errors >= MOST_ERRORS else None
+        return None  # its reply is on its way
 
 
 _ANSWERS: dict[type[Event], Callable[[Session, Any], Answer]] = {

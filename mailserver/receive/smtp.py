@@ -4,38 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from ipaddress import IPv6Address, ip_address
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHandshakeListener, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import maillog
+from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, is_in
 from mailserver.receive.session import Answer, BeginTLS, ReceiverSettings, Session
 from mailserver.receive.transaction import TRY_LATER
 from mailserver.sockets import direct_writer
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import SessionFacts, TLSFacts
 from mailserver.wire.sasl import Challenge
-from mailserver.wire.smtp_events import Refused
+from mailserver.wire.smtp_events import ContentChunk, Offer, Refused
 from mailserver.wire.smtp_server import SmtpServer
+from mailserver.wire.strays import HTTP_METHODS, stray_protocol
 
-IDLE_SECONDS = 300.0
-"""How long a silent client is waited for (RFC 5321 §4.5.3.2.7: at least five minutes)."""
+CHECK_SECONDS = 30.0
+"""How often a session's times are looked at; so nothing has to be set anew for each command."""
 
-HANDSHAKE_SECONDS = 30.0
-"""How long a TLS handshake may take."""
+ERRORS_SECONDS = 1.0
+"""How long each reply is held back once a session has had its share of errors."""
 
-CLOSING_SECONDS = 10.0
-"""How long a stopping server lets sessions finish their message, and a closing connection its octets."""
+ERRORS_SLOW, ERRORS_MOST = 5, 15
+"""Refused commands before replies are held back, and before the session is ended with 421."""
 
 MOST_PENDING = 128 * 1024
 """Octets that wait behind an unanswered command before we stop reading."""
 
 _READY_FOR_TLS = reply(220, "2.0.0", "Ready to start TLS")
+_TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; closing the connection", hang_up=True)
+_TOO_LONG = reply(421, "4.7.0", "The session has lasted too long; closing the connection", hang_up=True)
+_TOO_SLOW = reply(421, "4.4.2", "The message comes too slowly; closing the connection", hang_up=True)
+_TOO_EARLY = reply(554, "5.5.1", "You talked before the greeting; closing the connection", hang_up=True)
 _IDLE = reply(421, "4.4.2", "Idle for too long; closing the connection", hang_up=True)
 _STOPPING = reply(421, "4.3.2", "The server is stopping; please try again later", hang_up=True)
 
@@ -53,29 +59,48 @@ class SMTPReceiver(Protocol):
     transport: Any
     _write: Callable[[bytes], object]
 
-    def __init__(self, factory: SMTPReceiverFactory, facts: SessionFacts) -> None:
+    def __init__(self, factory: SMTPReceiverFactory, facts: SessionFacts, offer: Offer) -> None:
         self.factory = factory
         self._settings = factory.settings
         self._session = Session(factory.settings, facts)
-        self._machine = SmtpServer(factory.settings.offer)
+        self._machine = SmtpServer(offer)
         self._awaiting = False
         self._output_full = False
         self._paused = False
-        self._pending = 0
+        self._held = False
+        self._ungreeted = False
+        self._spoken = False
         self._lost = False
+        self._pending = 0
+        self._heard = 0
+        self._errors = 0
+        self._began = self._since = 0.0
         self._timer: IDelayedCall | None = None
+
+    @property
+    def host(self) -> str:
+        """The client's address."""
+        return self._session.facts.client_host
 
     # -- the transport calls ---------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        self.factory.sessions.add(self)
+        self.factory.began(self)
         self._write = direct_writer(self.transport)
         self.transport.registerProducer(self, True)
-        implicit_tls = self._settings.implicit_tls
-        self._set_timer(HANDSHAKE_SECONDS if implicit_tls else IDLE_SECONDS)
-        if not implicit_tls:
-            self._machine.greet()
-            self._flush()
+        self._began = self._since = self._settings.clock.seconds()
+        if self._settings.implicit_tls:
+            self._set_timer(self._times.handshake)
+        elif (wait := self._times.greet_wait) and self._is_stranger:
+            self._ungreeted = True
+            self._hold(wait)
+        else:
+            self._set_timer(self._times.greeting)
+            self._greet()
+
+    def _greet(self) -> None:
+        self._machine.greet()
+        self._flush()
 
     def handshakeCompleted(self) -> None:
         """TLS stands: what was said before it is forgotten."""
@@ -84,22 +109,43 @@ class SMTPReceiver(Protocol):
             return
         connection = self.transport.getHandle()
         cipher = connection.get_cipher_name() or "unknown"
-        self._session.tls_started(TLSFacts(connection.get_protocol_version_name(), cipher))
+        version = connection.get_protocol_version_name()
+        self._session.tls_started(TLSFacts(version, cipher))
         self._machine.tls_started()
-        self._set_timer(IDLE_SECONDS)
+        self._begin_phase(self._times.command)
         if self._settings.implicit_tls:
-            self._machine.greet()
-            self._flush()
+            self._greet()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._timer is not None:
-            self._timer.reset(IDLE_SECONDS)
+        if not self._spoken:
+            self._spoken = True
+            if self._is_no_mail(data):
+                return
+        self._heard += len(data)
         self._machine.feed(data)
         if self._awaiting or self._output_full:
             self._pending += len(data)
             self._set_reading()
             return
         self._run()
+
+    def _is_no_mail(self, data: bytes) -> bool:
+        """Whether the first octets show that this is no mail client, which is sent away then."""
+        if self._ungreeted:
+            self._turn_away("talked before the greeting")
+            self._held = False
+            self._say_goodbye(_TOO_EARLY)
+        elif stray := stray_protocol(data):
+            self._turn_away(f"spoke {stray} on a plain port")
+            self._lost = True
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        else:
+            return False
+        return True
+
+    def _turn_away(self, why: str) -> None:
+        maillog.turned_away("smtp", self.host, why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
@@ -127,17 +173,43 @@ class SMTPReceiver(Protocol):
     def _run(self) -> None:
         self._pending = 0
         machine = self._machine
+        progress = False
         while not self._awaiting and not self._output_full:
             event = machine.next_event()
             if event is None:
                 break
+            kind = type(event)
+            progress = progress or kind is not ContentChunk
             self._take(self._session.answer(event))
-            if type(event) is Refused and event.reply.hang_up:
-                self._hang_up()
+            if kind is Refused:
+                self._refused(event)
+        if progress:
+            self._since = self._settings.clock.seconds()
+            self._heard = 0
         self._flush()
         self._set_reading()
         if self.factory.stopping:
             self.stop()
+
+    def _refused(self, event: Any) -> None:
+        """The machine has refused a command and queued the reply."""
+        if event.command in HTTP_METHODS:
+            self._turn_away("spoke HTTP on a plain port")
+            self._hang_up()
+        elif event.reply.hang_up:
+            self._hang_up()
+        else:
+            self._count_error(event.reply)
+
+    def _count_error(self, answer: Reply) -> None:
+        """Whoever makes errors gets slower answers, and in the end none (after Postfix's limits)."""
+        if answer.code < 500 or self._lost:
+            return
+        self._errors += 1
+        if self._errors >= (ERRORS_MOST if self._times is self._settings.times else ERRORS_SLOW):
+            self._say_goodbye(_TOO_MANY_ERRORS)
+        elif self._errors > ERRORS_SLOW and not self._is_known:
+            self._hold(ERRORS_SECONDS)
 
     def _take(self, answer: Answer) -> None:
         if answer is None:
@@ -146,6 +218,8 @@ class SMTPReceiver(Protocol):
             self._machine.answer(answer)
             if answer.hang_up:
                 self._hang_up()
+            elif answer.code >= 500:
+                self._count_error(answer)
         elif isinstance(answer, Deferred):
             self._await(answer)
         elif isinstance(answer, Future):
@@ -181,7 +255,7 @@ class SMTPReceiver(Protocol):
         if self._machine.plaintext_pending:
             self._refuse_injection()
             return
-        self._set_timer(HANDSHAKE_SECONDS)
+        self._begin_phase(self._times.handshake)
         self._write = self.transport.write
         self.transport.startTLS(answer.context)
 
@@ -191,6 +265,8 @@ class SMTPReceiver(Protocol):
         self.transport.abortConnection()
 
     def _flush(self) -> None:
+        if self._held:
+            return
         if output := self._machine.take_output():
             self._write(output)
 
@@ -203,9 +279,100 @@ class SMTPReceiver(Protocol):
             else:
                 self.transport.resumeProducing()
 
+    # -- time ------------------------------------------------------------------------------
+
+    @property
+    def _times(self) -> Times:
+        """What the client may take: less while the server is pressed, unless it is a known one."""
+        facts, settings = self._session.facts, self._settings
+        pressed = self.factory.connections.pressed and not facts.trusted and not facts.exempt
+        return settings.pressed_times if pressed else settings.times
+
+    @property
+    def _is_known(self) -> bool:
+        return self._session.facts.trusted or self._session.facts.account is not None
+
+    @property
+    def _is_stranger(self) -> bool:
+        facts = self._session.facts
+        return facts.role == "smtp" and not facts.trusted and not facts.exempt
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = max(min(seconds, CHECK_SECONDS), 0.0)
+        self._timer = self._settings.clock.callLater(seconds, self._time_is_up)
+
+    def _begin_phase(self, seconds: float) -> None:
+        self._since = self._settings.clock.seconds()
+        self._set_timer(seconds)
+
+    def _hold(self, seconds: float) -> None:
+        """Say nothing and hear nothing for a while."""
+        self._held = self._awaiting = True
+        self._set_timer(seconds)
+
+    def hurry(self) -> None:
+        """The limits have changed: nobody has longer than they allow now."""
+        if not self._held and not self._lost and self._timer is not None:
+            self._set_timer(self._remaining())
+
+    def _remaining(self) -> float:
+        """Seconds until the phase, or the session, has lasted as long as it may.
+
+        Octets alone win no time: only a command does, or enough of a message in the time for it.
+        """
+        times = self._times
+        if self._is_handshaking:
+            phase = times.handshake
+        elif self._machine.is_reading_content:
+            phase = times.content
+        else:
+            phase = times.command if self._spoken else times.greeting
+        now = self._settings.clock.seconds()
+        return min(self._since + phase, self._began + times.session) - now
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._held and not self._lost:
+            self._release()
+            return
+        now = self._settings.clock.seconds()
+        times = self._times
+        if self._awaiting and not self._lost:
+            self._since = now  # the client waits for us
+        elif self._machine.is_reading_content and self._heard >= times.content * times.least_rate:
+            self._since = now
+            self._heard = 0
+        if self._lost or (remaining := self._remaining()) <= 0:
+            self._time_out(now - self._began >= times.session)
+        else:
+            self._set_timer(remaining)
+
+    def _release(self) -> None:
+        """Go on after ``_hold``."""
+        self._held = self._awaiting = False
+        self._begin_phase(self._times.command if self._spoken else self._times.greeting)
+        if self._ungreeted:
+            self._ungreeted = False
+            self._greet()
+        self._flush()
+        self._run()
+
+    def _time_out(self, is_session: bool) -> None:
+        if self._lost or self._output_full or self._is_handshaking:
+            self.transport.abortConnection()
+        elif is_session and self._awaiting:
+            self._set_timer(CLOSING_SECONDS)  # it has its answer first
+        elif is_session:
+            self._say_goodbye(_TOO_LONG)
+        else:
+            self._say_goodbye(_TOO_SLOW if self._machine.is_reading_content else _IDLE)
+
     # -- the end ---------------------------------------------------------------------------
 
     def _hang_up(self) -> None:
+        self._held = False
         self._flush()
         self._session.drop_transaction()
         self._awaiting = True
@@ -213,18 +380,6 @@ class SMTPReceiver(Protocol):
         self._set_timer(CLOSING_SECONDS)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-    def _set_timer(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._settings.clock.callLater(seconds, self._timed_out)
-
-    def _timed_out(self) -> None:
-        self._timer = None
-        if self._lost or self._output_full or self._is_handshaking:
-            self.transport.abortConnection()
-            return
-        self._say_goodbye(_IDLE)
 
     @property
     def _is_handshaking(self) -> bool:
@@ -246,67 +401,25 @@ class SMTPReceiver(Protocol):
         self.transport.abortConnection()
 
 
-class SMTPReceiverFactory(Factory):
+class SMTPReceiverFactory(SessionFactory[SMTPReceiver]):
     """Makes the sessions of one listener."""
 
-    noisy = False
+    protocol_name = "smtp"
+    refusal = b"421 4.7.0 %s; please try again later\r\n"
 
     def __init__(self, settings: ReceiverSettings) -> None:
+        super().__init__(settings.clock, settings.connections, settings.implicit_tls)
         self.settings = settings
-        self.sessions: set[SMTPReceiver] = set()
-        self.stopping = False
-        self._all_ended: Deferred[None] | None = None
+        self._normalizing = replace(settings.offer, normalize=True)
 
-    def buildProtocol(self, addr: IAddress | None) -> SMTPReceiver:  # type: ignore[override]
-        host = plain_host(getattr(addr, "host", "127.0.0.1"))
+    def session_for(self, host: str, port: int) -> SMTPReceiver:
+        settings = self.settings
         facts = SessionFacts(
-            role=self.settings.offer.role,
+            role=settings.offer.role,
             client_host=host,
-            client_port=getattr(addr, "port", 0),
-            trusted=self._is_trusted(host),
+            client_port=port,
+            trusted=is_in(host, settings.trusted_networks),
+            exempt=self.connections.is_exempt(host),
         )
-        return SMTPReceiver(self, facts)
-
-    def stop(self) -> Deferred[None]:
-        """End every session when its message is answered, or after ``CLOSING_SECONDS`` at once."""
-        self.stopping = True
-        self._all_ended = Deferred()
-        for session in tuple(self.sessions):
-            session.stop()
-        timer = self.settings.clock.callLater(CLOSING_SECONDS, self._abort_all)
-
-        def stopped(_: None) -> None:
-            if timer.active():
-                timer.cancel()
-
-        self._tell_when_all_ended()
-        return self._all_ended.addCallback(stopped)
-
-    def ended(self, session: SMTPReceiver) -> None:
-        """A session's connection is gone."""
-        self.sessions.discard(session)
-        self._tell_when_all_ended()
-
-    def _abort_all(self) -> None:
-        for session in tuple(self.sessions):
-            session.abort()
-
-    def _tell_when_all_ended(self) -> None:
-        waiting = self._all_ended
-        if waiting is not None and not self.sessions and not waiting.called:
-            waiting.callback(None)
-
-    def _is_trusted(self, host: str) -> bool:
-        networks = self.settings.trusted_networks
-        if not networks:
-            return False
-        address = ip_address(host)
-        return any(address in network for network in networks)
-
-
-def plain_host(host: str) -> str:
-    """A peer's address without a zone, and an IPv4 one that came over an IPv6 socket as IPv4."""
-    address = ip_address(host.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
+        normalize = settings.normalize and is_in(host, settings.normalize)
+        return SMTPReceiver(self, facts, self._normalizing if normalize else settings.offer)

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from typing import Protocol as Shape
 
-from twisted.cred.credentials import UsernamePassword
-from twisted.cred.error import UnauthorizedLogin
-from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHandshakeListener,
     IOpenSSLContextFactory,
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import maillog
-from mailserver.interfaces import IMaildrop, IMaildropOwner, LoginUnavailable, MaildropInUse
+from mailserver.channel_binding import channel_binding
+from mailserver.connections import Connections, SessionFactory
+from mailserver.interfaces import IAuthenticator, ILogin, IMaildrop, LoggedIn, LoginRefused, MaildropInUse
 from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
 from mailserver.threads import Workers
-from mailserver.wire.pop3_events import Event, HangUp, LogIn, Retrieve, StartTLS, Transmit, Update
+from mailserver.values.session import TLSFacts
+from mailserver.wire.pop3_events import (
+    AuthBegin,
+    AuthResponse,
+    Event,
+    HangUp,
+    LogIn,
+    Retrieve,
+    StartTLS,
+    Transmit,
+    Update,
+)
 from mailserver.wire.pop3_server import Pop3Offer, Pop3Server
+from mailserver.wire.sasl import Challenge
+from mailserver.wire.sasl_mechanisms import PASSWORDS
+from mailserver.wire.strays import stray_protocol
 
 HANDSHAKE_SECONDS = 30.0
 """How long a TLS handshake may take."""
@@ -37,11 +48,14 @@ HANDSHAKE_SECONDS = 30.0
 LOGIN_SECONDS = 180.0
 """How long a connection may live before somebody has logged in."""
 
+PRESSED_LOGIN_SECONDS = 20.0
+"""The same while half of the server's connections are in use."""
+
 IDLE_SECONDS = 600.0
 """How long a silent client is waited for after log-in (RFC 1939 §3: at least ten minutes)."""
 
-CLOSING_SECONDS = 30.0
-"""How long the last response may take to leave, and a session to end when the server stops."""
+LAST_SECONDS = 30.0
+"""How long the last response may take to leave."""
 
 MOST_PENDING = 16 * 1024
 """Octets that wait behind an unanswered command before we stop reading."""
@@ -54,31 +68,26 @@ is slow to answer stops everybody for one such read; 0 sends every read to a thr
 """
 
 
-class Penalty(Shape):
-    """What wrong passwords cost, by network: ``login.LoginPenalty``."""
-
-    def wait_for(self, host: str) -> float: ...
-    def failed(self, host: str) -> None: ...
-    def succeeded(self, host: str) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Pop3Settings:
     """What the sessions of one listener share.
 
     ``tls`` makes the contexts for STLS; ``implicit_tls`` says that the transport begins with a
-    handshake, and then ``tls`` is not used.  ``workers`` run what blocks.
+    handshake, and then ``tls`` is not used.  ``authenticator`` gives an ``IMaildropOwner`` by the
+    ``mechanisms``, or by name and password; ``workers`` run what blocks.  ``connections`` counts
+    those of all listeners.
     """
 
     hostname: str
-    portal: Portal
-    penalty: Penalty
+    authenticator: IAuthenticator
     workers: Workers
     clock: IReactorTime
     tls: IOpenSSLContextFactory | None = None
     implicit_tls: bool = False
     allow_cleartext: bool = False
+    mechanisms: tuple[str, ...] = PASSWORDS
     direct_octets: int = DIRECT_OCTETS
+    connections: Connections | None = None
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -95,9 +104,11 @@ class Pop3Session(Protocol):
     def __init__(self, factory: Pop3Factory, offer: Pop3Offer, host: str) -> None:
         self.factory = factory
         self._settings = factory.settings
-        self._host = host
+        self.host = host
         self._tls = self._settings.implicit_tls
         self._machine = Pop3Server(offer, self._tls)
+        self._login: ILogin | None = None
+        self._facts: TLSFacts | None = None
         self._drop: IMaildrop | None = None
         self._output: list[bytes] = []
         self._waiting = self._tls
@@ -105,6 +116,7 @@ class Pop3Session(Protocol):
         self._output_full = False
         self._paused = False
         self._closing = False
+        self._spoken = False
         self._lost = False
         self._stopping = False
         self._room: Deferred[None] | None = None
@@ -117,9 +129,9 @@ class Pop3Session(Protocol):
     # -- the transport calls ---------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        self.factory.sessions.add(self)
+        self.factory.began(self)
         self.transport.registerProducer(self, True)
-        self._timer = self._settings.clock.callLater(LOGIN_SECONDS, self._timed_out)
+        self._timer = self._settings.clock.callLater(self._login_seconds, self._timed_out)
         if self._tls:
             self._expect_handshake()
         else:
@@ -128,6 +140,9 @@ class Pop3Session(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS stands: greet, or forget what was said before it (RFC 2595 §4)."""
+        connection = self.transport.getHandle()
+        version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
+        self._facts = TLSFacts(version, cipher, partial(channel_binding, connection))
         if self._handshake is not None:
             self._handshake.cancel()
             self._handshake = None
@@ -138,9 +153,26 @@ class Pop3Session(Protocol):
         self._tls = True
         self._resume(None)
 
+    @property
+    def _login_seconds(self) -> float:
+        connections = self.factory.connections
+        pressed = connections.pressed and not connections.is_exempt(self.host)
+        return PRESSED_LOGIN_SECONDS if pressed else LOGIN_SECONDS
+
+    def hurry(self) -> None:
+        """The limits have changed: who has not logged in has no longer than they allow now."""
+        if self._timer is not None and not self._machine.is_logged_in and not self._closing:
+            self._timer.reset(self._login_seconds)
+
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
+        if not self._spoken:
+            self._spoken = True
+            if stray := stray_protocol(data):
+                maillog.turned_away("pop3", self.host, f"spoke {stray} on a plain port")
+                self._leave()
+                return
         self._is_alive()
         self._machine.feed(data)
         if self._waiting or self._output_full:
@@ -163,7 +195,7 @@ class Pop3Session(Protocol):
 
     def _log_session(self) -> None:
         maillog.pop3_session(
-            client=self._host,
+            client=self.host,
             user=self._user,
             reason=self._ending,
             retrieved=self._retrieved,
@@ -294,10 +326,13 @@ class Pop3Session(Protocol):
 
     def _hang_up(self, event: HangUp) -> None:
         self._flush()
+        self._leave()
+
+    def _leave(self) -> None:
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._settings.clock.callLater(CLOSING_SECONDS, self._timed_out)
+        self._timer = self._settings.clock.callLater(LAST_SECONDS, self._timed_out)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -321,43 +356,54 @@ class Pop3Session(Protocol):
         self.transport.startTLS(self._settings.tls)
 
     def _log_in(self, event: LogIn) -> None:
-        self._begin(self._logging_in(event))
+        login = self._settings.authenticator.log_in(event.username, event.password, self.host)
+        self._begin(self._logging_in(login))
 
-    async def _logging_in(self, event: LogIn) -> None:
-        wait = self._settings.penalty.wait_for(self._host)
-        if wait:
-            await deferLater(self._settings.clock, wait)
+    def _auth_begin(self, event: AuthBegin) -> None:
+        self._login = self._settings.authenticator.begin(event.mechanism, self.host, self._facts)
+        self._step(event.initial)
+
+    def _auth_response(self, event: AuthResponse) -> None:
+        self._step(event.octets)
+
+    def _step(self, response: bytes | None) -> None:
+        assert self._login is not None
+        result: Any = self._login.step(response)
+        if isinstance(result, Challenge):
+            self._machine.challenge(result.octets)
+        else:
+            self._begin(self._logging_in(result if isinstance(result, Deferred) else succeed(result)))
+
+    async def _logging_in(self, login: Deferred[Any]) -> None:
+        result = await login
         if self._lost:
             return
-        owner = await self._checked(event)
-        if owner is None:
-            return
-        drop = await self._opened(owner)
+        if isinstance(result, Challenge):
+            self._machine.challenge(result.octets)
+        elif isinstance(result, LoggedIn):
+            await self._open(result)
+        else:
+            self._refuse(result)
+
+    def _refuse(self, refused: LoginRefused) -> None:
+        if refused.reason == "malformed":
+            self._machine.auth_failed(refused.text)
+        elif refused.reason == "unavailable":
+            self._machine.login_refused("SYS/TEMP", "Passwords cannot be checked now", counts=False)
+        else:
+            self._machine.login_refused("AUTH", refused.text or "Wrong user name or password")
+
+    async def _open(self, login: LoggedIn) -> None:
+        drop = await self._opened(login.avatar)
         if drop is None:
             return
         self._drop = drop
         if self._lost:
             return
-        self._user, self._left = event.username, len(drop.listings)
-        maillog.login("pop3", self._host, event.username, self._tls)
+        self._user, self._left = login.username, len(drop.listings)
+        maillog.login("pop3", self.host, login.username, self._tls)
         self._machine.logged_in(drop.listings)
         self._is_alive()
-
-    async def _checked(self, event: LogIn) -> Any:
-        """The ``IMaildropOwner``, or ``None`` after a refusal."""
-        credentials = UsernamePassword(event.username.encode(), event.password.encode())
-        try:
-            _, owner, _ = await self._settings.portal.login(credentials, None, IMaildropOwner)
-        except UnauthorizedLogin:
-            self._settings.penalty.failed(self._host)
-            maillog.login_failed("pop3", self._host, event.username, event.mechanism)
-            self._machine.login_refused("AUTH", "Wrong user name or password")
-        except LoginUnavailable:
-            self._machine.login_refused("SYS/TEMP", "Passwords cannot be checked now", counts=False)
-        else:
-            self._settings.penalty.succeeded(self._host)
-            return owner
-        return None
 
     async def _opened(self, owner: Any) -> IMaildrop | None:
         """The maildrop, or ``None`` after a refusal."""
@@ -495,6 +541,8 @@ def _remove(drop: IMaildrop, marked: frozenset[int]) -> int:
 _EVENTS: dict[type[Event], Callable[[Pop3Session, Any], None]] = {
     StartTLS: Pop3Session._start_tls,
     LogIn: Pop3Session._log_in,
+    AuthBegin: Pop3Session._auth_begin,
+    AuthResponse: Pop3Session._auth_response,
     Transmit: Pop3Session._transmit,
     Retrieve: Pop3Session._retrieve,
     Update: Pop3Session._update,
@@ -502,39 +550,18 @@ _EVENTS: dict[type[Event], Callable[[Pop3Session, Any], None]] = {
 }
 
 
-class Pop3Factory(Factory):
+class Pop3Factory(SessionFactory[Pop3Session]):
     """Makes the sessions of one listener."""
 
-    noisy = False
+    protocol_name = "pop3"
+    refusal = b"-ERR [SYS/TEMP] %s; please try again later\r\n"
 
     def __init__(self, settings: Pop3Settings) -> None:
+        super().__init__(settings.clock, settings.connections, settings.implicit_tls)
         self.settings = settings
-        self.sessions: set[Pop3Session] = set()
-        self._offer = Pop3Offer(settings.hostname, settings.tls is not None, settings.allow_cleartext)
-        self._all_ended: Deferred[None] | None = None
+        self._offer = Pop3Offer(
+            settings.hostname, settings.tls is not None, settings.allow_cleartext, settings.mechanisms
+        )
 
-    def buildProtocol(self, addr: IAddress | None) -> Pop3Session:  # type: ignore[override]
-        return Pop3Session(self, self._offer, getattr(addr, "host", "127.0.0.1"))
-
-    def stop(self) -> Deferred[None]:
-        """End every session when its command is answered, or after ``CLOSING_SECONDS`` at once."""
-        if not self.sessions:
-            return succeed(None)
-        all_ended = self._all_ended = Deferred()
-        patience = self.settings.clock.callLater(CLOSING_SECONDS, self._abort_all)
-        all_ended.addCallback(lambda _: patience.cancel() if patience.active() else None)
-        for session in list(self.sessions):
-            session.stop()
-        return all_ended
-
-    def _abort_all(self) -> None:
-        for session in list(self.sessions):
-            session.abort()
-
-    def ended(self, session: Pop3Session) -> None:
-        """A session is over."""
-        self.sessions.discard(session)
-        waiting = self._all_ended
-        if waiting is not None and not self.sessions:
-            self._all_ended = None
-            waiting.callback(None)
+    def session_for(self, host: str, port: int) -> Pop3Session:
+        return Pop3Session(self, self._offer, host)

@@ -21,7 +21,8 @@ class SessionFacts:
     """One connection. ``role`` is the listener's: ``"smtp"``, ``"submission"`` or ``"lmtp"``.
 
     ``hello`` is the argument of EHLO or HELO, cleaned for headers and logs; ``extended`` is true
-    after EHLO; ``trusted`` tells that the client's network may relay without AUTH.
+    after EHLO; ``trusted`` tells that the client's network may relay without AUTH, ``exempt`` that
+    the limits for strangers do not hold for it.
     """
 
     role: str
@@ -32,6 +33,7 @@ class SessionFacts:
     tls: TLSFacts | None = None
     account: Account | None = None
     trusted: bool = False
+    exempt: bool = False
 
 
 @dataclass(slots=True)

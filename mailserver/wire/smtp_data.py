@@ -14,6 +14,7 @@ LONG_LINE = reply(550, "5.6.0", "A line of the message is longer than the limit 
 
 _END = b"\r\n.\r\n"
 _TAILS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+_DOT_BEGUN = (b"", b".", b".\r")
 
 
 class ContentScanner:
@@ -23,6 +24,10 @@ class ContentScanner:
     that DATA itself ended in.  A bare CR or LF, a NUL or a line too long is a fault told after
     the true end, so that nobody can put commands where we see text, or the reverse.  Costs a few
     passes of C code over each piece and at most four octets of memory between pieces.
+
+    With ``normalize`` bare line ends are mended and not told: a bare LF becomes CRLF, a bare CR a
+    space; still only CRLF "." CRLF ends the message, and a lone dot beside a bare LF, which another
+    server might take for the end, is dropped (Postfix's smtpd_forbid_bare_newline = normalize).
 
     ``ended`` becomes true at the end; then ``rest`` is what followed it and ``fault`` the reply
     for a broken rule, or ``None``.
@@ -36,17 +41,19 @@ class ContentScanner:
         "_line",
         "_line_limit",
         "_long",
+        "_normalize",
         "_nul",
         "_size",
         "ended",
         "rest",
     )
 
-    def __init__(self, size_limit: int, line_limit: int = TEXT_LINE_OCTETS) -> None:
+    def __init__(self, size_limit: int, line_limit: int = TEXT_LINE_OCTETS, normalize: bool = False) -> None:
         self.ended = False
         self.rest = b""
         self._limit = size_limit
         self._line_limit = line_limit
+        self._normalize = normalize
         # Starting behind an imagined CRLF makes the first line like any other.
         self._carry = b"\r\n"
         self._first = True
@@ -76,7 +83,10 @@ class ContentScanner:
         # No CRLF is ever cut in two, so each piece can be counted by itself.
         lines = piece.count(b"\r\n")
         if piece.count(b"\n") != lines or piece.count(b"\r") != lines:
-            self._bare = True
+            if self._normalize:
+                piece, stuffed = _mended(piece), True
+            else:
+                self._bare = True
         if b"\0" in piece:
             self._nul = True
         content = piece.replace(b"\r\n.", b"\r\n") if stuffed else piece
@@ -100,6 +110,10 @@ class ContentScanner:
             return data[: end + 2], dot < end
         self._carry = b""
         if data[-1:] in b"\r\n.":
+            if self._normalize and (last := data.rfind(b"\n")) >= 0 and data[last + 1 :] in _DOT_BEGUN:
+                before = _before_lone_dots(data, last)
+                self._carry = data[last - (data[last - 1 : last] == b"\r") :]
+                return data[:before], dot >= 0
             for tail in _TAILS:
                 if data.endswith(tail):
                     self._carry = tail
@@ -120,3 +134,20 @@ class ContentScanner:
             begin = feed + 1
         last = content.rfind(b"\n", max(begin, 0))
         self._line = end - 1 - last if last >= 0 else end - begin
+
+
+def _mended(piece: bytes) -> bytes:
+    """``piece`` with all of its line ends CRLF, and without the lone dots that are no end."""
+    text = piece.replace(b"\r\n", b"\n").replace(b"\r", b" ")
+    while b"\n.\n" in text:
+        text = text.replace(b"\n.\n", b"\n")
+    return text.replace(b"\n", b"\r\n")
+
+
+def _before_lone_dots(data: bytes, last: int) -> int:
+    """Where the line ends whose line feed is ``data[last]``, or the first of the lone dots before it."""
+    at = last - (data[last - 1 : last] == b"\r")
+    while at >= 2 and data[at - 1] == 0x2E and data[at - 2] == 0x0A:
+        at -= 2
+        at -= data[at - 1 : at] == b"\r"
+    return at

@@ -14,7 +14,7 @@ class Offer:
 
     ``message_size`` is in octets, ``recipients`` is for one transaction.  ``mechanisms`` are SASL
     names in upper case, offered on the role ``submission`` alone, and in the clear only with
-    ``cleartext_auth``.
+    ``cleartext_auth``.  ``normalize``: bare line ends in content are mended and not refused.
     """
 
     hostname: str
@@ -24,6 +24,7 @@ class Offer:
     starttls: bool = False
     mechanisms: tuple[str, ...] = ()
     cleartext_auth: bool = False
+    normalize: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -443,7 +443,7 @@ class SmtpServer:
     def _after_data(self, answer: Reply, event: Any) -> None:
         if answer.code == 354:
             self._mode = _CONTENT
-            self._scanner = ContentScanner(self._offer.message_size)
+            self._scanner = ContentScanner(self._offer.message_size, normalize=self._offer.normalize)
         else:
             self._end_transaction()
 

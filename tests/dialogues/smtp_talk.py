@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 
 from mailserver.accounts.directory import SqliteDirectory
 from mailserver.accounts.passwords import DUMMY_HASH, verify_password
+from mailserver.connections import Times
 from mailserver.interfaces import IMaildrop
 from mailserver.login import LoginPenalty, make_portal
 from mailserver.policy.chains import may_receive
@@ -127,6 +128,8 @@ class SmtpTalk:
             tls=tls,
             implicit_tls="implicit" in settings,
             authenticator=Authenticator(portal, LoginPenalty(self.clock), self.clock),
+            times=Times(greet_wait=1.0 if "greet-wait" in settings else 0.0),
+            normalize=[ip_network("192.0.2.0/24")] if "normalize" in settings else [],
             trusted_networks=[ip_network("192.0.2.0/24")] if "trusted" in settings else [],
         )
 

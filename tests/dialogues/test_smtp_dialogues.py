@@ -1,6 +1,7 @@
 """Plays every SMTP dialogue in this folder: one case a file.
 
-``@ setup`` knows tls, implicit, submission, cleartext, trusted (the client's network may relay);
+``@ setup`` knows tls, implicit, submission, cleartext, trusted (the client's network may relay),
+normalize (its bare line ends are mended), greet-wait (strangers wait a second for the greeting);
 messages have at most 2000 octets and 3 recipients.  Besides handshake, wait, lose, connect, closed
 and open there are ``@ kept 1`` (so many messages were accepted), ``@ envelope <from> <to> ...`` and
 ``@ ends text`` (of the last one).

@@ -460,7 +460,7 @@ class EndTests(Case):
         self.patch(self.wire, "loseConnection", lambda: None)
         self.say(b"QUIT\r\n")
         assert not self.wire.is_closed
-        self.clock.advance(pop3.CLOSING_SECONDS + 1)
+        self.clock.advance(pop3.LAST_SECONDS + 1)
         assert self.wire.was_aborted
 
 
@@ -496,7 +496,7 @@ class StopTests(Case):
         self.threads.run()
         stopped = self.factory.stop()
         self.assertNoResult(stopped)
-        self.clock.advance(pop3.CLOSING_SECONDS + 1)
+        self.clock.advance(pop3.LAST_SECONDS + 1)
         self.successResultOf(stopped)
         assert self.wire.was_aborted
 
