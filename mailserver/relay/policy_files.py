@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _FIT = re.compile(r"[a-z0-9_.-]{1,240}", re.ASCII)
 """Domains that can be a file's name as they are; no other ever gets a policy."""
 _SUFFIX = ".json"
 MOST_FILES = 20_000
+LEFT_SECONDS = 3600.0
 
 
 class PolicyFiles:
@@ -41,8 +43,7 @@ class PolicyFiles:
         kept: list[tuple[str, STSPolicy]] = []
         for path in sorted(self._folder.iterdir())[:MOST_FILES]:
             if path.suffix != _SUFFIX:
-                # What a crash left of a write.
-                path.unlink(missing_ok=True)
+                _remove_if_left(path)
                 continue
             try:
                 domain, policy = from_json(path.read_bytes())
@@ -90,3 +91,12 @@ class PolicyFiles:
         except FileNotFoundError:
             return
         self._disk.sync_folder(self._folder)
+
+
+def _remove_if_left(path: Path) -> None:
+    """Remove what a crash left of a write; another worker may just be writing its own."""
+    try:
+        if time.time() - path.stat().st_mtime > LEFT_SECONDS:
+            path.unlink()
+    except FileNotFoundError:
+        pass
