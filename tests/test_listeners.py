@@ -1,0 +1,142 @@
+"""Listening sockets that one process binds and others inherit."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from mailserver.config import Listen
+from mailserver.listeners import Listener, StartFailed, make_listeners
+from tests.scratch import scratch_path
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+
+class Greeter(Protocol):
+    """Says who it is and which client it sees."""
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def dataReceived(self, data: bytes) -> None:
+        peer: Any = self.transport.getPeer()
+        seen = peer.host.encode() if hasattr(peer, "host") else b"a socket"
+        self.transport.write(self._name + b" sees " + seen)
+        self.transport.loseConnection()
+
+
+class Greeters(Factory):
+    noisy = False
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol:
+        return Greeter(self._name)
+
+
+class Client(Protocol):
+    def __init__(self, says: bytes) -> None:
+        self.says = says
+        self.heard = b""
+        self.ended: Deferred[bytes] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.says)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.ended.callback(self.heard)
+
+
+async def talk(endpoint: Any, says: bytes = b"hello") -> bytes:
+    return await (await connectProtocol(endpoint, Client(says))).ended
+
+
+class LentTest(TestCase):
+    """The parent's listener, and one that inherits its socket, as in another process."""
+
+    def lend(self, description: str, inherited_as: str = "") -> tuple[Listener, Listener]:
+        parent = Listener(reactor, "smtp", description)
+        parent.bind()
+        parent.serve(Greeters(b"the parent"))
+        worker = Listener(reactor, "smtp", inherited_as or description, os.dup(parent.lend()))
+        worker.bind()
+        worker.serve(Greeters(b"a worker"))
+        self.addCleanup(parent.close)
+        self.addCleanup(worker.close)
+        return parent, worker
+
+    def to(self, listener: Listener) -> Any:
+        assert listener.port is not None
+        return TCP4ClientEndpoint(reactor, "127.0.0.1", listener.port.getHost().port)  # type: ignore[attr-defined]
+
+    async def test_who_inherits_the_socket_serves_it(self) -> None:
+        parent, worker = self.lend(LOOPBACK)
+        assert worker.where == parent.where
+        for _ in range(5):
+            assert await talk(self.to(parent)) == b"a worker sees 127.0.0.1"
+
+    async def test_the_parent_retires_and_the_worker_goes_on(self) -> None:
+        parent, worker = self.lend(LOOPBACK)
+        parent.retire()
+        await parent.close()
+        assert await talk(self.to(worker)) == b"a worker sees 127.0.0.1"
+
+    async def test_a_worker_leaves_and_another_goes_on(self) -> None:
+        parent, worker = self.lend(LOOPBACK)
+        other = Listener(reactor, "smtp", LOOPBACK, os.dup(parent.lend()))
+        other.bind()
+        other.serve(Greeters(b"the other"))
+        self.addCleanup(other.close)
+        await worker.close()
+        assert await talk(self.to(parent)) == b"the other sees 127.0.0.1"
+
+    async def test_what_a_description_wraps_around_a_port_counts_for_who_inherits_it(self) -> None:
+        parent, _ = self.lend(f"haproxy:{LOOPBACK}")
+        header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 25\r\n"
+        assert await talk(self.to(parent), header + b"hello") == b"a worker sees 192.0.2.7"
+
+    async def test_a_socket_of_systemd_is_inherited_like_any_other(self) -> None:
+        parent, _ = self.lend(LOOPBACK, inherited_as="systemd:domain=INET:index=0")
+        assert await talk(self.to(parent)) == b"a worker sees 127.0.0.1"
+
+    async def test_a_unix_socket_keeps_its_file_and_mode_until_the_parent_closes(self) -> None:
+        path = scratch_path(self)
+        parent, worker = self.lend(f"unix:{path}:mode=600")
+        endpoint = UNIXClientEndpoint(reactor, str(path))
+        assert await talk(endpoint) == b"a worker sees a socket"
+        parent.retire()
+        await worker.close()
+        assert stat.S_IMODE(path.stat().st_mode) == 384
+        await parent.close()
+        assert not path.exists()
+
+
+class MakeListenersTest(SynchronousTestCase):
+    def test_those_that_are_off_are_left_out(self) -> None:
+        listen = Listen(smtp=LOOPBACK, submission="", submissions="", pop3=LOOPBACK, pop3s="")
+        assert [one.name for one in make_listeners(listen, reactor, {})] == ["smtp", "pop3"]
+
+    def test_what_is_not_a_socket_cannot_be_shared(self) -> None:
+        listener = Listener(reactor, "smtp", LOOPBACK)
+        listener.port = object()  # type: ignore[assignment]
+        with pytest.raises(StartFailed) as caught:
+            listener.lend()
+        assert "workers = 1" in str(caught.value)
+
+
+def test_a_description_that_nobody_understands_is_told() -> None:
+    with pytest.raises(StartFailed, match=r"listen\.smtp"):
+        Listener(reactor, "smtp", "tcp:tcp:tcp")
