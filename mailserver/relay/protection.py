@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 
@@ -68,22 +68,12 @@ class Security:
     implicit: bool = False
     refused: str = ""
     status: str = ""
-    failure: str = ""
-    """What a TLS report calls ``refused`` (RFC 8460 §4.3); ``""``: not its business."""
-    policy: Policy | None = None
-
-    def is_met_by(self, other: Security) -> bool:
-        """Whether an open session of the same host, made under ``other``, may be used under this."""
-        if self.refused or self.watched or self.implicit != other.implicit:
-            return self == other
-        if self.level is Level.OPPORTUNISTIC:
-            return True
-        # What was verified by another policy, or by older records, was not verified by these.
-        return self.level == other.level and (self.by, self.names, self.tlsa) == (
-            other.by,
-            other.names,
-            other.tlsa,
-        )
+    failure: str = field(default="", compare=False)
+    """What a TLS report says of the policy itself (RFC 8460 §4.3); ``""``: nothing."""
+    policy: Policy | None = field(default=None, compare=False)
+    domain: str = field(default="", compare=False)
+    """The recipients' domain, for reports. It is no part of what is demanded: domains that share their
+    exchanges and demand the same share sessions."""
 
 
 OPPORTUNISTIC = Security()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -12,10 +13,8 @@ from mailserver.interfaces import Exchange
 from mailserver.relay import dane
 from mailserver.relay.mta_sts import MTASTS
 from mailserver.relay.protection import (
-    CLEAR,
     DANE,
     MTA_STS,
-    OPPORTUNISTIC,
     TLSA,
     WEBPKI,
     Level,
@@ -59,68 +58,59 @@ class TransportSecurity:
         self._memory = memory
         self._reports = reports
 
-    def demands(
-        self, domain: str, exchanges: Sequence[Exchange], envelope: Envelope
-    ) -> Sequence[Security] | Deferred[Sequence[Security]]:
+    async def of(self, envelope: Envelope, domain: str, exchanges: Sequence[Exchange]) -> Sequence[Security]:
         """One ``Security`` for each of the exchanges of ``domain``, for mail with this envelope.
 
-        A Deferred only when something has to be asked first; it never fails but by a bug.
+        It waits for nothing where the answers are known, and never fails but by a bug.
         """
-        relaxed = envelope.tls_optional and not envelope.require_tls
-        if relaxed or all(exchange.tls for exchange in exchanges):
-            # The sender would rather have it delivered (RFC 8689 §4.3), or an administrator has said how.
-            return [self._of_route(exchange, envelope.require_tls) for exchange in exchanges]
         key = domain_key(domain)
+        if envelope.tls_optional and not envelope.require_tls:
+            # The sender would rather have it delivered (RFC 8689 §4.3).
+            return [_plain(key)] * len(exchanges)
         policy = self._sts.policy(key) if self._sts is not None else None
-        if isinstance(policy, Deferred) or (self._resolver and any(e.listed and e.authentic for e in exchanges)):
-            return Deferred.fromCoroutine(self._ask(key, exchanges, envelope.require_tls, policy))
-        if policy is None and not envelope.require_tls:
-            plain = self._plain(key)
-            return [self._remembered(exchange.name, plain) for exchange in exchanges]
-        return [self._by_policy(key, e, policy, OPPORTUNISTIC, envelope.require_tls) for e in exchanges]
+        if isinstance(policy, Deferred):
+            policy = await policy
+        securities: list[Security] = []
+        for exchange in exchanges:
+            security = await self._decide(key, exchange, envelope.require_tls, policy)
+            if not security.domain:
+                security = replace(security, domain=key)
+            securities.append(security)
+        return securities
+
+    def refused(self, security: Security, host: str, address: str) -> None:
+        """No session was tried, because ``security`` forbids it."""
+        self._doubt(security)
+        if self._reports is not None and security.failure and security.domain:
+            wrong = Mismatch(security.failure, security.refused)
+            self._reports.count(security.domain, security, host, address, wrong)
 
     def observed(
-        self,
-        domains: Iterable[str],
-        security: Security,
-        host: str,
-        address: str,
-        reached: Protection | None,
-        wrong: Mismatch | None,
+        self, security: Security, host: str, address: str, reached: Protection | None, wrong: Mismatch | None
     ) -> None:
         """What became of a new session with ``host`` that got as far as TLS: ``reached`` when it is
         protected, ``wrong`` when it is not as it should be."""
         if self._memory is not None:
             self._memory.learn(host, reached is not None, expected=security.level > Level.CLEAR)
-        for domain in domains:
-            if wrong is not None and self._sts is not None and security.by == MTA_STS:
-                self._sts.doubt(domain_key(domain))
-            if self._reports is not None and security.level > Level.CLEAR:
-                self._reports.count(domain_key(domain), security, host, address, wrong)
+        if wrong is not None:
+            self._doubt(security)
+        if self._reports is None or not security.domain or security.level is Level.CLEAR:
+            return
+        if wrong is None and security.failure:
+            wrong = Mismatch(security.failure, "")
+        self._reports.count(security.domain, security, host, address, wrong)
+
+    def _doubt(self, security: Security) -> None:
+        if self._sts is not None and security.by == MTA_STS:
+            self._sts.doubt(security.domain)
 
     # Deciding ------------------------------------------------------------------------------------
-
-    async def _ask(
-        self,
-        domain: str,
-        exchanges: Sequence[Exchange],
-        require_tls: bool,
-        policy: Deferred[STSPolicy | None] | STSPolicy | None,
-    ) -> Sequence[Security]:
-        if isinstance(policy, Deferred):
-            policy = await policy
-        return [
-            await self._decide(domain, exchange, require_tls, policy)
-            if not exchange.tls
-            else self._of_route(exchange, require_tls)
-            for exchange in exchanges
-        ]
 
     async def _decide(
         self, domain: str, exchange: Exchange, require_tls: bool, policy: STSPolicy | None
     ) -> Security:
         """DANE goes before MTA-STS (RFC 8461 §2); the rows are KumoMTA's table."""
-        floor = OPPORTUNISTIC
+        floor = _plain(domain)
         if self._resolver is not None and exchange.listed and exchange.authentic:
             by_dane = await self._by_dane(self._resolver, domain, exchange)
             if by_dane.by or by_dane.refused:
@@ -141,7 +131,7 @@ class TransportSecurity:
                 policy=Policy("tlsa", host),
             )
         if not records:
-            return OPPORTUNISTIC
+            return _plain(domain)
         policy = Policy("tlsa", base, tuple(map(str, records)), (host,))
         usable = dane.usable(records)
         if not usable:
@@ -163,18 +153,18 @@ class TransportSecurity:
                 security = Security(Level.VERIFIED, MTA_STS, (host,), policy=known)
             else:
                 security = Security(floor.level, MTA_STS, (host,), watched=True, policy=known)
-        elif floor is OPPORTUNISTIC:
-            security = self._plain(domain)
+        elif floor.level is Level.OPPORTUNISTIC:
+            security = self._without_policy(domain)
         if require_tls:
             return _with_require_tls(security, host, domain, exchange)
         return self._remembered(exchange.name, security)
 
-    def _plain(self, domain: str) -> Security:
-        """No policy; with a reason to tell when there should have been one."""
+    def _without_policy(self, domain: str) -> Security:
+        """Nothing is demanded; with what to report when there should have been a policy."""
         trouble = self._sts.trouble(domain) if self._sts is not None else None
         if trouble is None:
-            return OPPORTUNISTIC
-        return Security(failure=trouble[0], policy=Policy("sts", domain))
+            return _plain(domain)
+        return Security(failure=trouble[0], policy=Policy("sts", domain), domain=domain)
 
     def _remembered(self, host: str, security: Security) -> Security:
         if (
@@ -185,22 +175,22 @@ class TransportSecurity:
             return replace(security, level=Level.ENCRYPTED)
         return security
 
-    def _of_route(self, exchange: Exchange, require_tls: bool) -> Security:
-        """The administrator's word; REQUIRETLS may ask for more, but never for what he forbids."""
-        host = domain_key(exchange.name)
-        if exchange.tls == "none":
-            if require_tls:
-                return _refused_for_require_tls(f"the route to {host} is without TLS")
-            return CLEAR
-        if require_tls or exchange.tls in ("required", "implicit"):
-            return Security(
-                Level.VERIFIED,
-                WEBPKI,
-                (host,),
-                require_tls=require_tls,
-                implicit=exchange.tls == "implicit",
-            )
-        return OPPORTUNISTIC
+
+@lru_cache(maxsize=4096)
+def _plain(domain: str) -> Security:
+    return Security(domain=domain)
+
+
+def over_route(security: Security, envelope: Envelope, host: str) -> Security:
+    """What an administrator's route demands of its next hop; REQUIRETLS may ask for more, but never for
+    what he forbids. His word is as good as a safe look-up (RFC 8689 §4.2.1)."""
+    if not envelope.require_tls:
+        return security
+    if security.level is Level.CLEAR:
+        return _refused_for_require_tls(f"the route to {host} is without TLS")
+    if security.level is Level.VERIFIED:
+        return replace(security, require_tls=True)
+    return replace(security, level=Level.VERIFIED, by=WEBPKI, names=(domain_key(host),), require_tls=True)
 
 
 async def _tlsa_of(resolver: Resolver, exchange: Exchange) -> tuple[str, tuple[TLSA, ...]]:

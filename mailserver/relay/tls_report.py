@@ -29,7 +29,7 @@ class Submitter:
     contact: str
     hostname: str
     sender: Address
-    worker: int = 1
+    worker: int = 0
     """Which of the processes that share the work: each reports what it has seen itself."""
 
 
@@ -63,7 +63,7 @@ def mail_address(uri: str) -> Address | None:
 
 def report_id(domain: str, day: str, submitter: Submitter) -> str:
     """The same for every attempt to send one report, so that a second copy can be known as one."""
-    worker = f".{submitter.worker}" if submitter.worker > 1 else ""
+    worker = f".{submitter.worker}" if submitter.worker else ""
     return f"{day}.{domain}{worker}@{submitter.hostname}"
 
 
