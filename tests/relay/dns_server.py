@@ -9,6 +9,7 @@ import dns.rcode
 import dns.rrset
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
 SILENT, SERVFAIL, WRONG_ID, GARBAGE = "silent", "servfail", "wrong id", "garbage"
@@ -16,20 +17,33 @@ SILENT, SERVFAIL, WRONG_ID, GARBAGE = "silent", "servfail", "wrong id", "garbage
 
 class FakeDNS(DatagramProtocol):
     """``records[(name, type)]`` is a list of record texts or one of the words above; a name of
-    which nothing is known does not exist. ``asked`` counts the questions."""
+    which nothing is known does not exist. ``asked`` counts the questions. ``authentic`` sets AD in
+    every answer to a question that asks for it."""
 
-    def __init__(self, records: dict[tuple[str, str], Any], truncate: bool = False) -> None:
+    def __init__(
+        self, records: dict[tuple[str, str], Any], truncate: bool = False, authentic: bool = False
+    ) -> None:
         self.records = records
+        self.authentic = authentic
         self.truncate = truncate
         self.asked: list[tuple[str, str]] = []
+        self.insecure: set[tuple[str, str]] = set()
+        """Questions whose answers are never authentic."""
 
     def start(self) -> str:
-        self.udp = reactor.listenUDP(0, self, interface="127.0.0.1")
-        number = self.udp.getHost().port
+        """Both on the same port, which must be free for both."""
         factory = Factory.forProtocol(_OverTCP)
         factory.server = self
-        self.tcp = reactor.listenTCP(number, factory, interface="127.0.0.1")
-        return f"127.0.0.1:{number}"
+        for _ in range(20):
+            self.tcp = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            number = self.tcp.getHost().port
+            try:
+                self.udp = reactor.listenUDP(number, self, interface="127.0.0.1")
+            except CannotListenError:
+                self.tcp.stopListening()
+                continue
+            return f"127.0.0.1:{number}"
+        raise AssertionError("no port is free for both TCP and UDP")
 
     async def stop(self) -> None:
         await maybeDeferred(self.udp.stopListening)
@@ -54,6 +68,8 @@ class FakeDNS(DatagramProtocol):
         found = self.records.get((name, kind))
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
+        if self.authentic and query.flags & dns.flags.AD and (name, kind) not in self.insecure:
+            response.flags |= dns.flags.AD
         if found == SILENT:
             return None
         if found == GARBAGE:
@@ -62,7 +78,7 @@ class FakeDNS(DatagramProtocol):
             response.set_rcode(dns.rcode.SERVFAIL)
         elif found == WRONG_ID:
             response.id ^= 1
-        elif isinstance(found, list):
+        elif isinstance(found, list) and found:
             response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", kind, found))
         elif ("CNAME", name) in self.records:
             response.answer.append(
