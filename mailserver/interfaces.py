@@ -198,6 +198,12 @@ class IMailExchanges(Interface):
         Fails with ``NoSuchDomain``, ``NullMX``, ``LoopsBack`` (permanent) or ``LookupDelayed``.
         """
 
+    def next_hop(host: str, port: int) -> Deferred[Sequence[Exchange]]:
+        """The host that an administrator named instead; MX records do not count, and nothing is refused.
+
+        Fails with ``LookupDelayed`` when it has no address now.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -205,8 +211,6 @@ class Exchange:
 
     ``listed`` tells that DNSSEC vouches for it being a mail exchange of the domain (RFC 7672 §2.2.1),
     ``authentic`` for its addresses; ``canonical`` is the name at the end of its CNAMEs.
-    ``tls`` is what an administrator's route asks for: ``none``, ``opportunistic``, ``required`` (with a
-    valid certificate) or ``implicit``; ``""`` leaves it to the destination's own policy.
     """
 
     name: str
@@ -215,7 +219,6 @@ class Exchange:
     listed: bool = False
     authentic: bool = False
     canonical: str = ""
-    tls: str = ""
 
 
 class NoExchange(Exception):

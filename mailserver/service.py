@@ -7,15 +7,16 @@ import time
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver import maillog
+from mailserver.access import Access
 from mailserver.accounts import passwords
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
+from mailserver.accounts.secrets import secrets_of
 from mailserver.certificates import CertificateError, ListenerTLS, ServerTLS, ensure_self_signed
 from mailserver.config import Settings
 from mailserver.deliver.mailbox import MailboxAgent
@@ -24,9 +25,8 @@ from mailserver.dispatch.runner import Runner, Ways
 from mailserver.durable import Disk
 from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
-from mailserver.login import LoginPenalty, make_portal
+from mailserver.login import CheckerUnusable
 from mailserver.policy.chains import may_receive
-from mailserver.receive.authentication import Authenticator
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
@@ -43,7 +43,6 @@ from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
 from mailserver.values.envelope import Recipient
-from mailserver.wire.sasl import MECHANISMS
 from mailserver.wire.smtp_events import Offer
 
 log = Logger(namespace="mailserver")
@@ -129,8 +128,7 @@ class House:
         self.directory = SqliteDirectory(state / "accounts.sqlite", settings.domains)
         self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
         self.spool = self._make_spool(place.number)
-        self.penalty = LoginPenalty(reactor)
-        self.portal = self._make_portal()
+        self.access = self._make_access()
         self.tls = self._certificate()
         self.relay = self._make_relay(routes)
         self.runner = self._make_runner(self.spool)
@@ -153,6 +151,7 @@ class House:
                 ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
             self.tls.load()
             self.directory.open()
+            self.access.open()
             self.store.start()
             self.spool.start()
             if self._place.number == 0:
@@ -205,15 +204,11 @@ class House:
             own.certificate if own else folder / "cert.pem", own.key if own else folder / "key.pem"
         )
 
-    def _make_portal(self) -> Portal:
-        return make_portal(
-            self.directory,
-            self.workers,
-            self._maildrop,
-            verify=passwords.verify_password,
-            dummy_hash=passwords.DUMMY_HASH,
-            clock=self._reactor,
-        )
+    def _make_access(self) -> Access:
+        try:
+            return Access(self._settings, self.directory, self.workers, self._maildrop, self._reactor)
+        except CheckerUnusable as error:
+            raise StartFailed(str(error)) from error
 
     def _maildrop(self, account: Account) -> IMaildrop:
         return self.store.mailbox(account).maildrop()
@@ -272,7 +267,7 @@ class House:
             message_size=settings.limits.message_size,
             recipients=settings.limits.recipients,
             starttls=not implicit,
-            mechanisms=tuple(MECHANISMS),
+            mechanisms=self.access.mechanisms,
             cleartext_auth=settings.login.allow_cleartext,
         )
         return SMTPReceiverFactory(
@@ -282,7 +277,7 @@ class House:
                 clock=self._reactor,
                 tls=tls,
                 implicit_tls=implicit,
-                authenticator=Authenticator(self.portal, self.penalty, self._reactor),
+                authenticator=self.access.smtp,
                 trusted_networks=settings.relay.trusted_networks,
             )
         )
@@ -292,8 +287,8 @@ class House:
         return Pop3Factory(
             Pop3Settings(
                 hostname=settings.hostname,
-                portal=self.portal,
-                penalty=self.penalty,
+                authenticator=self.access.pop3,
+                mechanisms=self.access.mechanisms,
                 workers=self.workers,
                 clock=self._reactor,
                 tls=None if implicit else tls,
@@ -310,7 +305,7 @@ class House:
         password = "<password>"
         if not self.directory.users():
             password = passwords.random_password()
-            self.directory.add_user(account, passwords.hash_password(password))
+            self.directory.add_user(account, secrets_of(password))
             log.info(
                 "The first account is {user} with the password {password} (shown only now)",
                 user=str(account),

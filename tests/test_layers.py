@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mailserver"
 
 FLOORS = {
-    1: {"values", "durable", "threads", "sockets"},
+    1: {"values", "durable", "threads", "sockets", "channel_binding"},
     2: {"wire", "interfaces", "maillog", "config", "connections"},
     3: {"accounts", "policy", "spool", "store"},
     4: {
@@ -22,7 +22,7 @@ FLOORS = {
         "listeners",
         "supervisor",
     },
-    5: {"tap", "service", "admin", "processes", "worker"},
+    5: {"tap", "service", "access", "admin", "processes", "worker"},
 }
 ON_FLOOR_5 = {
     ("tap", "service"),
@@ -31,6 +31,7 @@ ON_FLOOR_5 = {
     ("worker", "service"),
     ("admin", "service"),
     ("admin", "tap"),
+    ("service", "access"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

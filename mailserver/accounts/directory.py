@@ -6,6 +6,7 @@ seconds whether another connection has written, and forgets what it remembers wh
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ from zope.interface import implementer
 from mailserver.accounts import tables
 from mailserver.accounts.names import check_local, local_key, without_detail
 from mailserver.interfaces import IDirectory
-from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser, Resolution
+from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser, Resolution, Secrets
 from mailserver.values.address import Address, domain_key
 
 FRESH_FOR = 0.5
@@ -33,7 +34,7 @@ REMEMBERED = 20_000
 
 _POSTMASTER = "postmaster"
 _Row = tuple[Any, ...]
-_ACCOUNTS = "SELECT local, domain, format, password FROM account"
+_ACCOUNTS = "SELECT local, domain, format, send_as, password, scram, sealed FROM account"
 _FORMATS = ("", "maildir", "mbox")
 
 
@@ -148,13 +149,19 @@ class SqliteDirectory:
         Raises:
             DirectoryUnavailable: the file cannot be read.
         """
+        found = self.secrets(login)
+        return None if found is None else (found[0], found[1].password_hash)
+
+    def secrets(self, login: str) -> tuple[Account, Secrets] | None:
+        """As ``password_hash``, with everything that is kept of the password."""
         local, at, domain = login.strip().rpartition("@")
         wanted = [(local, domain_key(domain))] if at else [(domain, ours) for ours in self._domains]
         rows = [self._account_row(local_key(name), key) for name, key in wanted if key in self._domains]
         found = [row for row in rows if row is not None]
         if len(found) != 1:
             return None
-        return _account(found[0]), found[0][3]
+        *_, password, scram, sealed = found[0]
+        return _account(found[0]), Secrets(password, json.loads(scram), sealed)
 
     def users(self) -> tuple[Account, ...]:
         """Every account, by domain and name."""
@@ -174,36 +181,53 @@ class SqliteDirectory:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    def add_user(self, address: Address, password_hash: str, format: str = "") -> Account:
+    def add_user(self, address: Address, secrets: Secrets | str, format: str = "") -> Account:
         """Make an account; ``format`` is ``"maildir"``, ``"mbox"``, or ``""`` for the store's own.
+
+        ``secrets`` are ``accounts.secrets.secrets_of`` a password.  An Argon2id hash alone, from
+        elsewhere for example, is enough for PLAIN, LOGIN and USER, and for nothing else.
 
         Raises:
             UnknownDomain, UnusableAddress, AlreadyExists: as they say; nothing was made.
         """
         local, domain = self._ours(address)
-        _check_hash(password_hash)
+        kept = _checked(secrets)
         if format not in _FORMATS:
             raise DirectoryError(f"{format!r} is not a format of mailboxes; there are maildir and mbox")
         with self._change() as connection:
             self._check_free(Address(local, domain))
             connection.execute(
-                "INSERT INTO account (local, domain, local_key, domain_key, password, format)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (local, domain, local_key(local), domain_key(domain), password_hash, format),
+                "INSERT INTO account (local, domain, local_key, domain_key, format, password, scram, sealed)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (local, domain, local_key(local), domain_key(domain), format, *kept),
             )
         return Account(Address(local, domain), format)
 
-    def set_password(self, address: Address, password_hash: str) -> None:
-        """Give an account another password.
+    def set_password(self, address: Address, secrets: Secrets | str) -> None:
+        """Give an account another password, as in ``add_user``.
 
         Raises:
             NotFound: there is no such account.
         """
-        _check_hash(password_hash)
+        self._update(address, "password = ?, scram = ?, sealed = ?", _checked(secrets))
+
+    def allow_senders(self, address: Address, patterns: Sequence[str]) -> None:
+        """What an account may send as beside its own addresses: addresses, ``@domain``, or ``*``.
+
+        Raises:
+            NotFound: there is no such account.
+            UnusableAddress: one of ``patterns`` is neither of them.
+        """
+        for pattern in patterns:
+            if not _is_sender_pattern(pattern):
+                raise UnusableAddress(f"{pattern!r} is no sender; expected an address, @domain or *")
+        self._update(address, "send_as = ?", (json.dumps(list(dict.fromkeys(patterns)), ensure_ascii=False),))
+
+    def _update(self, address: Address, columns: str, values: Sequence[object]) -> None:
         with self._change() as connection:
             changed = connection.execute(
-                "UPDATE account SET password = ? WHERE local_key = ? AND domain_key = ?",
-                (password_hash, *self._key(address)),
+                f"UPDATE account SET {columns} WHERE local_key = ? AND domain_key = ?",
+                (*values, *self._key(address)),
             )
             if changed.rowcount == 0:
                 raise NotFound(f"{address} is not a user; `mailserver user list` shows them")
@@ -392,11 +416,20 @@ class SqliteDirectory:
 
 
 def _account(row: _Row) -> Account:
-    local, domain, format, _ = row
-    return Account(Address(local, domain), format)
+    local, domain, format, send_as, *_ = row
+    return Account(Address(local, domain), format, tuple(json.loads(send_as)))
 
 
-def _check_hash(password_hash: str) -> None:
+def _checked(secrets: Secrets | str) -> tuple[str, str, str]:
+    """The columns password, scram and sealed."""
+    kept = Secrets(secrets) if isinstance(secrets, str) else secrets
     # A password that is stored as it is would work for nobody and be read by everybody.
-    if not password_hash.startswith("$argon2id$"):
-        raise ValueError("expected an Argon2id hash; see passwords.hash_password")
+    if not kept.password_hash.startswith("$argon2id$"):
+        raise ValueError("expected an Argon2id hash; see accounts.secrets.secrets_of")
+    return kept.password_hash, json.dumps(dict(kept.scram)), kept.cram_md5
+
+
+def _is_sender_pattern(pattern: str) -> bool:
+    local, at, domain = pattern.rpartition("@")
+    printable = pattern.isprintable() and " " not in pattern
+    return pattern == "*" or (bool(at and domain) and printable and "@" not in local)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """PRAGMA user_version of the schema below."""
 
 _SCHEMA = (
@@ -30,7 +30,18 @@ _SCHEMA = (
         number INTEGER NOT NULL, local TEXT NOT NULL, domain TEXT NOT NULL,
         PRIMARY KEY (alias, number)
     ) WITHOUT ROWID""",
-    f"PRAGMA user_version = {VERSION}",
+    "PRAGMA user_version = 1",
+)
+
+# What each later version adds: (statements that lead from version 1 to 2), …
+_STEPS = (
+    (
+        # scram and send_as are JSON; sealed is what CRAM-MD5 needs (accounts/secrets.py).
+        "ALTER TABLE account ADD COLUMN scram TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE account ADD COLUMN sealed TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE account ADD COLUMN send_as TEXT NOT NULL DEFAULT '[]'",
+        "PRAGMA user_version = 2",
+    ),
 )
 
 
@@ -68,12 +79,12 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    if _version(connection) == 0:
+    if _version(connection) < VERSION:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Somebody else may have made the tables while this connection waited.
-            if _version(connection) == 0:
-                for statement in _SCHEMA:
+            for statements in (_SCHEMA, *_STEPS)[_version(connection) :]:
+                for statement in statements:
                     connection.execute(statement)
             connection.execute("COMMIT")
         except BaseException:

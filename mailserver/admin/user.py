@@ -7,8 +7,9 @@ import sys
 
 import click
 
-from mailserver.admin.operator import ADDRESS, Operator, Refusal, confirm, yes_option
+from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner, confirm, yes_option
 from mailserver.admin.output import Output, json_option
+from mailserver.values.account import Secrets
 from mailserver.values.address import Address
 
 stdin_option = click.option(
@@ -36,9 +37,9 @@ def user() -> None:
 def add(operator: Operator, address: Address, format_: str | None, from_stdin: bool, as_json: bool) -> None:
     """Make an account for ADDRESS and ask for its password."""
     output = Output(as_json)
-    hashed = _hashed(_password(from_stdin, address, operator))
+    secrets = _secrets(_password(from_stdin, address, operator), operator)
     with operator.directory() as directory:
-        account = directory.add_user(address, hashed, format_ or "")
+        account = directory.add_user(address, secrets, format_ or "")
     name = str(account.address)
     output.done(f"{name} added", address=name, format=_format(operator, account.format))
 
@@ -66,9 +67,9 @@ def list_(operator: Operator, as_json: bool) -> None:
 def password(operator: Operator, address: Address, from_stdin: bool, as_json: bool) -> None:
     """Give the account of ADDRESS another password."""
     output = Output(as_json)
-    hashed = _hashed(_password(from_stdin, address, operator))
+    secrets = _secrets(_password(from_stdin, address, operator), operator)
     with operator.directory() as directory:
-        directory.set_password(address, hashed)
+        directory.set_password(address, secrets)
     output.done(f"{address} has a new password", address=str(address))
 
 
@@ -94,11 +95,16 @@ def _format(operator: Operator, format_: str) -> str:
     return format_ or operator.settings.store.format
 
 
-def _hashed(password: str) -> str:
-    from mailserver.accounts.passwords import hash_password
+def _secrets(password: str, operator: Operator) -> Secrets:
+    from mailserver.accounts.login_key import FILE_NAME, LoginKey
+    from mailserver.accounts.secrets import secrets_of
 
+    state = operator.settings.state
+    key = LoginKey(state / FILE_NAME) if operator.settings.login.cram_md5 else None
+    if key is not None:
+        become_owner(state)
     try:
-        return hash_password(password)
+        return secrets_of(password, key)
     except ValueError as error:
         raise Refusal(os.EX_DATAERR, str(error)) from error
 

@@ -283,6 +283,16 @@ def _route(value: object) -> str:
     return text
 
 
+_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def _object(value: object) -> str:
+    text = _text(value)
+    if text and not _OBJECT.fullmatch(text):
+        raise ValueError
+    return text
+
+
 FORMAT = Kind('"maildir" or "mbox"', '"maildir"', lambda value: _one_of(value, ("maildir", "mbox")))
 TEXT_PATH = Kind("the path of a file or folder", '"state"', _path)
 NAME = Kind("a host's full name", '"mx.example.test"', _a_labels)
@@ -294,6 +304,7 @@ ROUTE = Kind("the next hop's URL", '"smtp://10.0.0.5:25"', _route)
 ROUTES = Kind("a table of routes", '"partner.test" = "smtp://10.0.0.5:25"', _routes)
 SIZE = Kind("an amount of octets with its unit", '"50 MiB"', _message_size)
 DURATION = Kind("a length of time with its units", '"5m" or "1h20m" or "5d"', _duration)
+OBJECT = Kind('a Python object as "module:name", or "" for none', '"my_tokens:checker"', _object)
 BOOLEAN = Kind("true or false", "false", _boolean)
 
 

@@ -19,6 +19,7 @@ from mailserver.config.kinds import (
     NAME,
     NAMESERVER,
     NETWORK,
+    OBJECT,
     ROUTES,
     SIZE,
     TEXT_PATH,
@@ -58,9 +59,12 @@ class Tls:
 
 @attrs.frozen(kw_only=True)
 class Login:
-    """``allow_cleartext``: may a password cross the line without TLS?"""
+    """``allow_cleartext``: may a password cross the line without TLS? ``oauth`` names an
+    ``ITokenChecker``, ``""`` for none; ``cram_md5`` offers it, for passwords set from then on."""
 
     allow_cleartext: Boolean = False
+    oauth: Annotated[str, OBJECT] = ""
+    cram_md5: Boolean = False
 
 
 @attrs.frozen(kw_only=True)

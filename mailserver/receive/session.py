@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
 
 from mailserver.connections import PRESSED_TIMES, Connections, Times
-from mailserver.receive.authentication import CANCELLED, Authenticator, Exchange
+from mailserver.interfaces import IAuthenticator
+from mailserver.receive.authentication import CANCELLED, Exchange
 from mailserver.receive.transaction import Intake, Transaction
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import SessionFacts, TLSFacts
@@ -71,7 +72,7 @@ class ReceiverSettings:
     clock: IReactorTime
     tls: IOpenSSLContextFactory | None = None
     implicit_tls: bool = False
-    authenticator: Authenticator | None = None
+    authenticator: IAuthenticator | None = None
     trusted_networks: Sequence[IPv4Network | IPv6Network] = ()
     normalize: Sequence[IPv4Network | IPv6Network] = ()
     connections: Connections | None = None
@@ -140,14 +141,14 @@ class Session:
     def _auth_begin(self, event: AuthBegin) -> Answer:
         if self._settings.authenticator is None:
             return _NO_AUTH
-        self._exchange = self._settings.authenticator.begin(event.mechanism)
-        answer: Answer = self._exchange.step(self.facts, event.initial)
+        self._exchange = Exchange(self._settings.authenticator, self.facts, event.mechanism)
+        answer: Answer = self._exchange.step(event.initial)
         return answer
 
     def _auth_response(self, event: AuthResponse) -> Answer:
         if event.octets is None or self._exchange is None:
             return CANCELLED
-        answer: Answer = self._exchange.step(self.facts, event.octets)
+        answer: Answer = self._exchange.step(event.octets)
         return answer
 
     def _reset(self, event: Reset) -> Answer:

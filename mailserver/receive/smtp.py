@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import maillog
+from mailserver.channel_binding import channel_binding
 from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, is_in
 from mailserver.receive.session import Answer, BeginTLS, ReceiverSettings, Session
 from mailserver.receive.transaction import TRY_LATER
@@ -110,7 +112,7 @@ class SMTPReceiver(Protocol):
         connection = self.transport.getHandle()
         cipher = connection.get_cipher_name() or "unknown"
         version = connection.get_protocol_version_name()
-        self._session.tls_started(TLSFacts(version, cipher))
+        self._session.tls_started(TLSFacts(version, cipher, partial(channel_binding, connection)))
         self._machine.tls_started()
         self._begin_phase(self._times.command)
         if self._settings.implicit_tls:

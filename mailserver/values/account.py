@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mailserver.values.address import Address
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user with a mailbox here. ``format`` is ``"maildir"``, ``"mbox"`` or ``""`` (the store's own)."""
+    """A user with a mailbox here. ``format`` is ``"maildir"``, ``"mbox"`` or ``""`` (the store's own).
+
+    ``may_send_as`` are senders beside the user's own addresses and aliases: whole addresses, domains
+    as ``@example.test``, or ``*`` for everybody's.
+    """
 
     address: Address
     format: str = ""
+    may_send_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is kept of a password, none of which logs in by itself.
+
+    ``password_hash`` is an Argon2id hash; ``scram`` holds verifiers by mechanism, as RFC 5803
+    writes them; ``cram_md5`` is the password, sealed by a key that is kept elsewhere, and ``""``
+    unless an administrator has turned CRAM-MD5 on.
+    """
+
+    password_hash: str = field(repr=False)
+    scram: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cram_md5: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

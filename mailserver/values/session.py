@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mailserver.values.account import Account, Resolution
 from mailserver.values.address import NULL_SENDER, Address
 
 
+def _no_binding(kind: str) -> bytes | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class TLSFacts:
-    """What the handshake agreed: ``TLSv1.3`` and ``TLS_AES_256_GCM_SHA384``, for example."""
+    """What the handshake agreed: ``TLSv1.3`` and ``TLS_AES_256_GCM_SHA384``, for example.
+
+    ``binding`` gives the octets of a kind of channel binding, ``None`` where there are none.
+    """
 
     version: str
     cipher: str
+    binding: Callable[[str], bytes | None] = field(default=_no_binding, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -22,7 +31,8 @@ class SessionFacts:
 
     ``hello`` is the argument of EHLO or HELO, cleaned for headers and logs; ``extended`` is true
     after EHLO; ``trusted`` tells that the client's network may relay without AUTH, ``exempt`` that
-    the limits for strangers do not hold for it.
+    the limits for strangers do not hold for it.  ``client_name`` is what DNS calls the client and
+    confirms, ``""`` when that is not known.
     """
 
     role: str
@@ -34,6 +44,7 @@ class SessionFacts:
     account: Account | None = None
     trusted: bool = False
     exempt: bool = False
+    client_name: str = ""
 
 
 @dataclass(slots=True)

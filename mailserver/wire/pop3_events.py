@@ -8,14 +8,28 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """USER and PASS, or AUTH. Answer with ``logged_in`` or ``login_refused``.
-
-    ``mechanism`` is ``"USER"`` or the name of a SASL mechanism.
-    """
+    """USER and PASS. Answer with ``logged_in`` or ``login_refused``."""
 
     username: str
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthBegin:
+    """AUTH with a mechanism that is offered; ``initial`` is decoded, ``None`` when none was sent.
+
+    Answer with ``challenge``, ``logged_in``, ``login_refused`` or ``auth_failed``.
+    """
+
     mechanism: str
+    initial: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """The decoded response to a challenge. Answer as ``AuthBegin``."""
+
+    octets: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +75,4 @@ class HangUp:
     """The session is over: send what is queued and close. Takes no answer, and nothing follows."""
 
 
-Event = LogIn | StartTLS | Transmit | Retrieve | Update | HangUp
+Event = LogIn | AuthBegin | AuthResponse | StartTLS | Transmit | Retrieve | Update | HangUp

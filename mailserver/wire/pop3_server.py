@@ -7,12 +7,22 @@ was fed meanwhile: pipelined commands are answered in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from mailserver.wire.lines import LineBuffer, LineTooLong
-from mailserver.wire.pop3_events import Event, HangUp, LogIn, Retrieve, StartTLS, Transmit, Update
+from mailserver.wire.pop3_events import (
+    AuthBegin,
+    AuthResponse,
+    Event,
+    HangUp,
+    LogIn,
+    Retrieve,
+    StartTLS,
+    Transmit,
+    Update,
+)
 from mailserver.wire.pop3_table import (
     COMMANDS,
     CommandWrong,
@@ -23,16 +33,8 @@ from mailserver.wire.pop3_table import (
     text,
     why_illegal,
 )
-from mailserver.wire.sasl import (
-    MAX_PASSWORD_OCTETS,
-    MECHANISMS,
-    AuthorizationRefused,
-    Challenge,
-    Mechanism,
-    SaslError,
-    decode_base64,
-    encode_base64,
-)
+from mailserver.wire.sasl import MAX_PASSWORD_OCTETS, SaslError, decode_base64, encode_base64
+from mailserver.wire.sasl_mechanisms import PASSWORDS, usable
 
 MAX_LINE = MAX_PASSWORD_OCTETS + 5
 """Octets of a command line: ``PASS`` and the longest password. RFC 2449 §4 asks for 255."""
@@ -68,13 +70,14 @@ class Pop3Offer:
     """What a listener offers.
 
     ``hostname`` stands in the greeting; ``stls`` tells that there is a certificate to start TLS
-    with; ``allow_cleartext`` permits log-in without TLS; ``mechanisms`` are those of AUTH.
+    with; ``allow_cleartext`` permits log-in without TLS; ``mechanisms`` are those of AUTH, in upper
+    case, each offered where it works.
     """
 
     hostname: str
     stls: bool = False
     allow_cleartext: bool = False
-    mechanisms: Mapping[str, Callable[[], Mechanism]] = field(default_factory=lambda: MECHANISMS)
+    mechanisms: tuple[str, ...] = PASSWORDS
 
 
 class Pop3Server:
@@ -92,7 +95,7 @@ class Pop3Server:
         self._bad_commands = 0
         self._failed_logins = 0
         self._username: str | None = None
-        self._exchange: tuple[str, Mechanism] | None = None
+        self._in_exchange = False
         self._listings: Sequence[Listed] = ()
         self._marked: set[int] = set()
         self._octets = 0
@@ -178,8 +181,8 @@ class Pop3Server:
     # -- answers -------------------------------------------------------------------------------
 
     def logged_in(self, listings: Sequence[Listed]) -> None:
-        """Answer ``LogIn``: the maildrop is open and locked, and this is its snapshot."""
-        self._answered(LogIn)
+        """Answer a log-in: the maildrop is open and locked, and this is its snapshot."""
+        self._answered(LogIn, AuthBegin, AuthResponse)
         self._listings = listings
         self._octets = sum(listing.octets for listing in listings)
         self._situation = Situation.TRANSACTION
@@ -187,15 +190,26 @@ class Pop3Server:
         self._ok(f"Logged in, {self._summary()}")
 
     def login_refused(self, code: str, why: str, counts: bool = True) -> None:
-        """Answer ``LogIn``: ``-ERR [code] why``. Codes are RFC 3206's and RFC 2449's (§8.1).
+        """Answer a log-in: ``-ERR [code] why``. Codes are RFC 3206's and RFC 2449's (§8.1).
 
         ``counts`` is false for a fault of ours, which must not end the session.
         """
-        self._answered(LogIn)
+        self._answered(LogIn, AuthBegin, AuthResponse)
         self._failed_logins += counts
         self._err(f"[{code}] {why}")
         if self._failed_logins >= FAILED_LOGINS:
             self._hang_up()
+
+    def challenge(self, octets: bytes) -> None:
+        """Answer ``AuthBegin`` or ``AuthResponse``: the mechanism asks for more (RFC 5034 §4)."""
+        self._answered(AuthBegin, AuthResponse)
+        self._in_exchange = True
+        self._put(b"+ %b\r\n" % encode_base64(octets))
+
+    def auth_failed(self, why: str) -> None:
+        """Answer ``AuthBegin`` or ``AuthResponse``: it was none of what the mechanism takes."""
+        self._answered(AuthBegin, AuthResponse)
+        self._bad(why)
 
     def tls_started(self) -> None:
         """Answer ``StartTLS``: forget everything said in clear (RFC 2595 §4)."""
@@ -231,13 +245,13 @@ class Pop3Server:
     # -- lines ---------------------------------------------------------------------------------
 
     def _longer_lines(self, start: bytes) -> int:
-        if self._exchange or start[:5].upper() == b"AUTH ":
+        if self._in_exchange or start[:5].upper() == b"AUTH ":
             return MAX_AUTH_LINE
         return MAX_LINE
 
     def _take_line(self, line: bytes) -> Event | None:
         try:
-            return self._auth_response(line) if self._exchange else self._command(line)
+            return self._auth_response(line) if self._in_exchange else self._command(line)
         except CommandWrong as wrong:
             self._bad(str(wrong))
             return None
@@ -256,7 +270,7 @@ class Pop3Server:
             raise CommandWrong(f"Syntax: {COMMANDS[verb].syntax}") from None
 
     def _too_long(self) -> None:
-        self._exchange = None
+        self._in_exchange = False
         self._bad("Line too long")
 
     def _bad(self, why: str) -> None:
@@ -283,7 +297,7 @@ class Pop3Server:
         """RFC 2449 §6: USER and SASL stand in both states, STLS only where it is legal."""
         tags = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
         if self._situation is not Situation.CLEAR:
-            tags += ["USER", " ".join(["SASL", *self._offer.mechanisms])]
+            tags += ["USER", " ".join(["SASL", *self._mechanisms])]
         if self._offer.stls and self._situation in COMMANDS[b"STLS"].legal:
             tags.append("STLS")
         tags += ["EXPIRE NEVER", "IMPLEMENTATION mailserver", ".", ""]
@@ -306,39 +320,29 @@ class Pop3Server:
         if username is None:
             raise CommandWrong("Name first: USER name")
         # Spaces belong to the password, also at its end (RFC 1939 §7).
-        return LogIn(username, text(rest), "USER")
+        return LogIn(username, text(rest))
+
+    @property
+    def _mechanisms(self) -> tuple[str, ...]:
+        return usable(self._offer.mechanisms, self._tls)
 
     def _auth(self, rest: bytes) -> Event | None:
         words = rest.split()
         if not words:
-            self._put("\r\n".join(["+OK Mechanisms follow", *self._offer.mechanisms, ".", ""]).encode())
+            self._put("\r\n".join(["+OK Mechanisms follow", *self._mechanisms, ".", ""]).encode())
             return None
         if len(words) > 2:
             raise SyntaxWrong
         name = words[0].decode("ascii", "replace").upper()
-        if name not in self._offer.mechanisms:
-            raise CommandWrong(f"Expected one of these mechanisms: {' '.join(self._offer.mechanisms)}")
-        return self._step(name, self._offer.mechanisms[name](), words[1] if len(words) > 1 else None)
+        if name not in self._mechanisms:
+            raise CommandWrong(f"Expected one of these mechanisms: {' '.join(self._mechanisms)}")
+        return AuthBegin(name, _decoded(words[1]) if len(words) > 1 else None)
 
     def _auth_response(self, line: bytes) -> Event | None:
-        assert self._exchange
-        (name, mechanism), self._exchange = self._exchange, None
+        self._in_exchange = False
         if line == b"*":
             raise CommandWrong("Cancelled")
-        return self._step(name, mechanism, line)
-
-    def _step(self, name: str, mechanism: Mechanism, response: bytes | None) -> Event | None:
-        try:
-            result = mechanism.step(None if response is None else decode_base64(response))
-        except AuthorizationRefused as error:
-            raise CommandWrong(f"[AUTH] {error}") from None
-        except SaslError as error:
-            raise CommandWrong(str(error)) from None
-        if isinstance(result, Challenge):
-            self._exchange = name, mechanism
-            self._put(b"+ %b\r\n" % encode_base64(result.octets))
-            return None
-        return LogIn(result.username, result.password, name)
+        return AuthResponse(_decoded(line))
 
     # -- after log-in --------------------------------------------------------------------------
 
@@ -449,3 +453,10 @@ class Pop3Server:
         self._closing = True
         self._unanswered = None
         self._lines.clear()
+
+
+def _decoded(response: bytes) -> bytes:
+    try:
+        return decode_base64(response)
+    except SaslError as error:
+        raise CommandWrong(str(error)) from None

@@ -2,13 +2,13 @@
 
 A mechanism is made for one exchange.  SMTP (RFC 4954) and POP3 (RFC 5034) decode the base64 and
 call ``step`` with each response until it gives credentials.  A mechanism with proofs of another
-kind (SCRAM, OAUTHBEARER) joins by giving a value of its own beside ``PlainCredentials``.
+kind (``sasl_scram``, ``sasl_tokens``, ``sasl_cram``) gives values of its own beside
+``PlainCredentials``; ``sasl_mechanisms`` knows them all.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,15 +46,30 @@ class PlainCredentials:
     authorization: str = ""
 
 
-class Mechanism(Protocol):
-    """One exchange, from the first response to the credentials."""
+class Credentials(Protocol):
+    """Whatever is to be checked: a name, and something that only its owner can know or make."""
 
-    def step(self, response: bytes | None) -> Challenge | PlainCredentials:
+    @property
+    def username(self) -> str: ...
+
+
+class Mechanism(Protocol):
+    """One exchange, from the first response to the credentials and what is said after their check."""
+
+    def step(self, response: bytes | None) -> Challenge | Credentials:
         """Take the client's next response, decoded; ``None`` when AUTH came without an initial one.
 
         Raises:
             SaslError: the response breaks the mechanism's rules; the exchange is over.
         """
+        ...
+
+    def accepted(self) -> Challenge | None:
+        """The last words to somebody whose credentials were right, if any: an empty response follows."""
+        ...
+
+    def refused(self) -> Challenge | None:
+        """The last words to somebody whose credentials were wrong, if any: a response follows."""
         ...
 
 
@@ -98,6 +113,12 @@ class Plain:
     def __init__(self) -> None:
         self._done = False
 
+    def accepted(self) -> None:
+        """Nothing is left to say."""
+
+    def refused(self) -> None:
+        """Nothing is left to say."""
+
     def step(self, response: bytes | None) -> Challenge | PlainCredentials:
         if self._done:
             raise SaslError("PLAIN has one response only")
@@ -126,6 +147,12 @@ class Login:
         self._username: str | None = None
         self._done = False
 
+    def accepted(self) -> None:
+        """Nothing is left to say."""
+
+    def refused(self) -> None:
+        """Nothing is left to say."""
+
     def step(self, response: bytes | None) -> Challenge | PlainCredentials:
         if self._done:
             raise SaslError("LOGIN has two responses only")
@@ -138,7 +165,3 @@ class Login:
             return Challenge(b"Password:")
         self._done = True
         return PlainCredentials(self._username, _text(octets, MAX_PASSWORD_OCTETS, "password"))
-
-
-MECHANISMS: dict[str, Callable[[], Mechanism]] = {"PLAIN": Plain, "LOGIN": Login}
-"""Every mechanism by its registered name, the one to prefer first."""

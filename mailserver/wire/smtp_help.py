@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from mailserver.values.reply import Reply, reply
+from mailserver.wire.sasl_mechanisms import usable
 from mailserver.wire.smtp_events import Offer
 from mailserver.wire.smtp_table import (
     AUTHENTICATED,
@@ -13,6 +14,7 @@ from mailserver.wire.smtp_table import (
     MECHANISMS,
     PRIVATE,
     STARTTLS,
+    TLS,
     Command,
 )
 
@@ -35,7 +37,7 @@ def extensions(offer: Offer, facts: int) -> tuple[str, ...]:
     if facts & STARTTLS:
         lines.append("STARTTLS")
     if facts & MECHANISMS and facts & PRIVATE and not facts & AUTHENTICATED:
-        lines.append(f"AUTH {' '.join(offer.mechanisms)}")
+        lines.append(f"AUTH {' '.join(usable(offer.mechanisms, facts & TLS != 0))}")
     return (*lines, "HELP")
 
 

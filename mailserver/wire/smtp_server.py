@@ -9,6 +9,7 @@ from typing import Any
 
 from mailserver.values.reply import Reply, reply
 from mailserver.wire import grammar, smtp_help, smtp_parameters
+from mailserver.wire.sasl_mechanisms import usable
 from mailserver.wire.smtp_data import ContentScanner
 from mailserver.wire.smtp_events import (
     AuthBegin,
@@ -38,6 +39,7 @@ from mailserver.wire.smtp_table import (
     IN_TRANSACTION,
     LINE_OCTETS,
     RECIPIENT,
+    TLS,
     TRANSACTION,
     Command,
     facts_at_start,
@@ -374,7 +376,7 @@ class SmtpServer:
     def _auth(self, argument: bytes, command: Command) -> Event:
         word, space, response = argument.partition(b" ")
         mechanism = word.upper().decode("latin-1")
-        if mechanism not in self._offer.mechanisms:
+        if mechanism not in usable(self._offer.mechanisms, self._facts & TLS != 0):
             return self._refuse(_BAD_MECHANISM, "AUTH")
         if not space:
             return self._ask(AuthBegin(mechanism, None))

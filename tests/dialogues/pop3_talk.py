@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from mailserver.accounts.directory import SqliteDirectory
-from mailserver.accounts.passwords import DUMMY_HASH, hash_password, verify_password
 from mailserver.durable import Disk
-from mailserver.interfaces import IMaildrop
-from mailserver.login import LoginPenalty, make_portal
+from mailserver.interfaces import IMaildrop, IMaildropOwner
 from mailserver.retrieve.pop3 import Pop3Factory, Pop3Session, Pop3Settings
 from mailserver.store.mailstore import MailStore
 from mailserver.values.account import Account
 from mailserver.values.address import Address
+from tests.dialogues.logins import authenticator, stored
 from tests.dialogues.script import octets
 from tests.dialogues.transports import Wire
 
@@ -38,12 +36,6 @@ class AtOnce:
             return succeed(function(*args))
         except Exception:
             return fail()
-
-
-@lru_cache
-def stored(password: str) -> str:
-    """The hash of a password; computed once, for it takes 50 ms."""
-    return hash_password(password)
 
 
 class Pop3Talk:
@@ -78,20 +70,14 @@ class Pop3Talk:
 
     def _factory(self, settings: set[str]) -> Pop3Factory:
         workers: Any = AtOnce()
-        portal = make_portal(
-            self.directory,
-            workers,
-            self._maildrop_of,
-            verify=verify_password,
-            dummy_hash=DUMMY_HASH,
-            clock=self.clock,
+        login = authenticator(
+            self.directory, workers, self._maildrop_of, self.clock, "pop3", IMaildropOwner
         )
         secure = settings & {"tls", "implicit"}
         return Pop3Factory(
             Pop3Settings(
                 hostname="mx.example.test",
-                portal=portal,
-                penalty=LoginPenalty(self.clock),
+                authenticator=login,
                 workers=workers,
                 clock=self.clock,
                 tls=object() if "tls" in settings else None,  # type: ignore[arg-type]

@@ -15,12 +15,9 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from mailserver.accounts.directory import SqliteDirectory
-from mailserver.accounts.passwords import DUMMY_HASH, verify_password
 from mailserver.connections import Times
-from mailserver.interfaces import IMaildrop
-from mailserver.login import LoginPenalty, make_portal
+from mailserver.interfaces import IMaildrop, ISubmitter
 from mailserver.policy.chains import may_receive
-from mailserver.receive.authentication import Authenticator
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
@@ -29,7 +26,8 @@ from mailserver.values.account import Account
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
 from mailserver.wire.smtp_events import Offer
-from tests.dialogues.pop3_talk import ADA, BOB, AtOnce, stored
+from tests.dialogues.logins import authenticator, stored
+from tests.dialogues.pop3_talk import ADA, BOB, AtOnce
 from tests.dialogues.script import octets
 from tests.dialogues.transports import Wire
 
@@ -97,14 +95,7 @@ class SmtpTalk:
         workers: Any = AtOnce()
         tls: Any = object() if "tls" in settings else None
         submission = "submission" in settings
-        portal = make_portal(
-            self.directory,
-            workers,
-            no_maildrop,
-            verify=verify_password,
-            dummy_hash=DUMMY_HASH,
-            clock=self.clock,
-        )
+        login = authenticator(self.directory, workers, no_maildrop, self.clock, "smtp", ISubmitter)
         return ReceiverSettings(
             offer=Offer(
                 hostname="mx.example.test",
@@ -127,7 +118,7 @@ class SmtpTalk:
             clock=self.clock,
             tls=tls,
             implicit_tls="implicit" in settings,
-            authenticator=Authenticator(portal, LoginPenalty(self.clock), self.clock),
+            authenticator=login,
             times=Times(greet_wait=1.0 if "greet-wait" in settings else 0.0),
             normalize=[ip_network("192.0.2.0/24")] if "normalize" in settings else [],
             trusted_networks=[ip_network("192.0.2.0/24")] if "trusted" in settings else [],

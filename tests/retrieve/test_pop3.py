@@ -15,10 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailserver.interfaces import IMaildrop, IMaildropOwner, Listing, LoginUnavailable, MaildropInUse
+from mailserver.login import Authenticator
 from mailserver.retrieve import pop3
 from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
 from mailserver.values.account import Account
 from mailserver.values.address import Address
+from mailserver.wire.sasl_mechanisms import Surroundings
+from mailserver.wire.sasl_scram import ScramVerifier
 from tests.dialogues.transports import Wire
 
 BIG = 64 * 1024 * 40
@@ -135,6 +138,10 @@ class Penalty:
         self.told.append(f"succeeded {host}")
 
 
+def nobodys_verifier(name: str, mechanism: str) -> ScramVerifier:
+    raise AssertionError("nobody logs in by SCRAM here")
+
+
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock, self.threads, self.portal, self.penalty = Clock(), Threads(), Portal(), Penalty()
@@ -149,8 +156,17 @@ class Case(SynchronousTestCase):
 
     def made(self, **settings: Any) -> Pop3Factory:
         settings = {"allow_cleartext": True, **settings}
+        around = Surroundings("mx.test", nobodys_verifier)
+        authenticator = Authenticator(
+            self.portal,  # type: ignore[arg-type]
+            self.penalty,  # type: ignore[arg-type]
+            self.clock,
+            "pop3",
+            IMaildropOwner,
+            around,
+        )
         return Pop3Factory(
-            Pop3Settings("mx.test", self.portal, self.penalty, self.threads, self.clock, **settings)  # type: ignore[arg-type]
+            Pop3Settings("mx.test", authenticator, self.threads, self.clock, **settings)  # type: ignore[arg-type]
         )
 
     def connect(self) -> None:
@@ -198,12 +214,37 @@ class LogInTests(Case):
         self.clock.advance(4)
         assert b"+OK Logged in" in self.heard()
 
-    def test_who_leaves_during_the_penalty_has_not_tried(self) -> None:
+    def test_who_leaves_during_the_penalty_has_still_guessed(self) -> None:
         self.penalty.seconds = 4
         self.say(b"USER ada\r\nPASS x\r\n")
         self.wire.lose(ConnectionLost())
         self.clock.advance(4)
-        assert self.penalty.told == []
+        assert self.penalty.told == ["failed 127.0.0.1"]
+
+    def test_who_leaves_during_the_penalty_opens_no_maildrop(self) -> None:
+        self.penalty.seconds = 4
+        self.say(b"USER ada\r\nPASS right\r\n")
+        self.wire.lose(ConnectionLost())
+        drop = Drop([10])
+        self.portal.drop = succeed(drop)
+        self.clock.advance(4)
+        self.threads.run()
+        assert drop.released == 0
+
+    def test_an_exchange(self) -> None:
+        self.portal.drop = succeed(Drop([]))
+        assert self.say(b"AUTH LOGIN\r\n").endswith(b"+ VXNlcm5hbWU6\r\n")
+        assert self.say(b"YWRh\r\n") == b"+ UGFzc3dvcmQ6\r\n"
+        assert self.say(b"cmlnaHQ=\r\n").startswith(b"+OK Logged in")
+        assert self.log == [("login", ("pop3", "127.0.0.1", "ada", False))]
+
+    def test_an_exchange_that_breaks_the_rules(self) -> None:
+        assert self.say(b"AUTH PLAIN YWRh\r\n").endswith(
+            b"-ERR Expected [authorization] NUL name NUL password\r\n"
+        )
+        assert (
+            self.say(b"AUTH PLAIN YgBhAGM=\r\n") == b"-ERR [AUTH] Acting as another user is not allowed\r\n"
+        )
 
     def test_in_use(self) -> None:
         self.portal.drop = fail(MaildropInUse("another"))
@@ -229,8 +270,15 @@ class LogInTests(Case):
         assert drop.released == 1
         assert self.log == []
 
-    def test_a_bug_ends_the_session_and_no_other(self) -> None:
+    def test_a_bug_in_a_checker_is_no_wrong_password(self) -> None:
         self.portal.error = ZeroDivisionError()
+        assert b"-ERR [SYS/TEMP] " in self.say(b"USER ada\r\nPASS right\r\n")
+        assert self.log[0][0] == "fault"
+
+    def test_a_bug_ends_the_session_and_no_other(self) -> None:
+        broken = Drop([])
+        broken.listings = None  # type: ignore[assignment]
+        self.portal.drop = succeed(broken)
         self.say(b"USER ada\r\nPASS right\r\n")
         assert self.wire.was_aborted
         assert self.log[0][0] == "fault"

@@ -20,12 +20,15 @@ from twisted.trial.unittest import TestCase
 
 from mailserver.certificates import ServerTLS, ensure_self_signed
 from mailserver.durable import Disk
-from mailserver.login import LoginPenalty, make_portal
+from mailserver.interfaces import IMaildropOwner
+from mailserver.login import Authenticator, LoginPenalty, make_portal
 from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
 from mailserver.store.mailstore import MailStore
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account
 from mailserver.values.address import Address
+from mailserver.wire.sasl_mechanisms import Surroundings
+from mailserver.wire.sasl_scram import ScramVerifier
 
 ADA = Account(Address("ada", "example.test"))
 BIG = 8 * 1024 * 1024
@@ -54,18 +57,25 @@ class Case(TestCase):
         ensure_self_signed(self.disk, folder / "cert.pem", folder / "key.pem", ["mx.test"])
         tls = ServerTLS(folder / "cert.pem", folder / "key.pem")
         tls.load()
+        portal = make_portal(
+            Directory(),  # type: ignore[arg-type]
+            self.workers,
+            lambda account: self.store.mailbox(account).maildrop(),
+            verify=lambda stored, password: password == "secret",
+            dummy_hash="",
+            clock=reactor,  # type: ignore[arg-type]
+        )
         self.factory = Pop3Factory(
             Pop3Settings(
                 hostname="mx.test",
-                portal=make_portal(
-                    Directory(),  # type: ignore[arg-type]
-                    self.workers,
-                    lambda account: self.store.mailbox(account).maildrop(),
-                    verify=lambda stored, password: password == "secret",
-                    dummy_hash="",
-                    clock=reactor,  # type: ignore[arg-type]
+                authenticator=Authenticator(
+                    portal,
+                    LoginPenalty(reactor),  # type: ignore[arg-type]
+                    reactor,  # type: ignore[arg-type]
+                    "pop3",
+                    IMaildropOwner,
+                    Surroundings("mx.test", lambda name, mechanism: ScramVerifier(4096, b"s", b"", b"")),
                 ),
-                penalty=LoginPenalty(reactor),  # type: ignore[arg-type]
                 workers=self.workers,
                 clock=reactor,  # type: ignore[arg-type]
                 tls=None if self.implicit else tls.listener(),

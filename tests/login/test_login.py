@@ -12,9 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailserver import login
 from mailserver.interfaces import IDirectory, IMaildropOwner, ISubmitter, LoginUnavailable
-from mailserver.login import LoginPenalty, make_portal
+from mailserver.login import LoginPenalty, checkers, make_portal, penalty
 from mailserver.values.account import Account, Elsewhere
 from mailserver.values.address import Address
 
@@ -126,13 +125,13 @@ class PortalTests(SynchronousTestCase):
 
     def test_a_right_password_is_remembered(self) -> None:
         self.succeed("ada", "secret")
-        self.clock.advance(login.REMEMBERED_SECONDS - 1)
+        self.clock.advance(checkers.REMEMBERED_SECONDS - 1)
         self.successResultOf(self.login("ada", "secret"))
         assert len(self.verified) == 1
 
     def test_but_not_for_ever(self) -> None:
         self.succeed("ada", "secret")
-        self.clock.advance(login.REMEMBERED_SECONDS + 1)
+        self.clock.advance(checkers.REMEMBERED_SECONDS + 1)
         self.succeed("ada", "secret")
         assert len(self.verified) == 2
 
@@ -147,7 +146,7 @@ class PortalTests(SynchronousTestCase):
         self.refuse("ada", "secret")
 
     def test_what_is_remembered_has_a_limit(self) -> None:
-        self.patch(login, "MOST_REMEMBERED", 2)
+        self.patch(checkers, "MOST_REMEMBERED", 2)
         for user in ("a", "b", "c"):
             self.directory.hashes[user] = "hash:secret"
             self.succeed(user, "secret")
@@ -168,7 +167,7 @@ class PortalTests(SynchronousTestCase):
         self.failureResultOf(other, UnauthorizedLogin)
 
     def test_too_many_verifications(self) -> None:
-        self.patch(login, "MOST_UNDER_WAY", 2)
+        self.patch(checkers, "MOST_UNDER_WAY", 2)
         attempts = [self.login("ada", f"wrong{n}") for n in range(3)]
         self.failureResultOf(attempts[2], LoginUnavailable)
         self.threads.run()
@@ -193,10 +192,10 @@ class PortalTests(SynchronousTestCase):
         self.flushLoggedErrors(MemoryError)
 
     def test_digests_tell_the_parts_apart(self) -> None:
-        successes = login.RecentSuccesses(self.clock)
+        successes = checkers.RecentSuccesses(self.clock)
         assert successes.digest("a", "b", "c") == successes.digest("a", "b", "c")
         assert successes.digest("a", "bc", "") != successes.digest("a", "b", "c")
-        assert successes.digest("a", "b", "c") != login.RecentSuccesses(self.clock).digest("a", "b", "c")
+        assert successes.digest("a", "b", "c") != checkers.RecentSuccesses(self.clock).digest("a", "b", "c")
 
 
 class PenaltyTests(SynchronousTestCase):
@@ -243,12 +242,12 @@ class PenaltyTests(SynchronousTestCase):
     def test_is_forgotten(self) -> None:
         for _ in range(3):
             self.penalty.failed("192.0.2.1")
-        self.clock.advance(login.PENALTY_FORGOTTEN + 1)
+        self.clock.advance(penalty.PENALTY_FORGOTTEN + 1)
         self.penalty.failed("192.0.2.1")
         assert self.penalty.wait_for("192.0.2.1") == 2
 
     def test_memory_is_bounded(self) -> None:
-        self.patch(login, "MOST_PENALTIES", 3)
+        self.patch(penalty, "MOST_PENALTIES", 3)
         for n in range(5):
             self.penalty.failed(f"192.0.2.{n}")
         assert [n for n in range(5) if self.penalty.wait_for(f"192.0.2.{n}")] == [2, 3, 4]
