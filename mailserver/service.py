@@ -23,10 +23,10 @@ from mailserver.deliver.mailbox import MailboxAgent
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner, Ways
 from mailserver.durable import Disk
+from mailserver.entrance import Entrance, EntranceUnusable
 from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
-from mailserver.policy.chains import may_receive
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
@@ -129,6 +129,7 @@ class House:
         self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
+        self.entrance = self._make_entrance()
         self.tls = self._certificate()
         self.relay = self._make_relay(routes)
         self.runner = self._make_runner(self.spool)
@@ -151,6 +152,7 @@ class House:
                 ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
             self.tls.load()
             self.directory.open()
+            self.entrance.open()
             self.access.open()
             self.store.start()
             self.spool.start()
@@ -188,6 +190,7 @@ class House:
 
     def close(self) -> None:
         """Close what ``open`` opened, when nothing is under way any more."""
+        self.entrance.close()
         self.workers.stop()
         for spool in (self.spool, *self.orphans):
             spool.stop()
@@ -208,6 +211,12 @@ class House:
         try:
             return Access(self._settings, self.directory, self.workers, self._maildrop, self._reactor)
         except CheckerUnusable as error:
+            raise StartFailed(str(error)) from error
+
+    def _make_entrance(self) -> Entrance:
+        try:
+            return Entrance(self._settings, self._reactor, self.bridge, self.workers)
+        except EntranceUnusable as error:
             raise StartFailed(str(error)) from error
 
     def _maildrop(self, account: Account) -> IMaildrop:
@@ -248,7 +257,9 @@ class House:
         implicit = name in IMPLICIT_TLS
         factory = self._smtp(ROLES[name], tls, implicit) if name in ROLES else self._pop3(tls, implicit)
         self._factories.append(factory)
-        return TLSMemoryBIOFactory(tls, False, factory) if implicit else factory
+        served = TLSMemoryBIOFactory(tls, False, factory) if implicit else factory
+        proxied: IProtocolFactory = self.entrance.proxied(served)
+        return proxied
 
     def _smtp(self, role: str, tls: ListenerTLS, implicit: bool) -> SMTPReceiverFactory:
         settings = self._settings
@@ -257,7 +268,7 @@ class House:
             spool=self.spool,
             directory=self.directory,
             bridge=self.bridge,
-            may_receive=may_receive,
+            may_receive=self.entrance.may_receive,
             accepted=self.runner.accepted,
             now=time.time,
         )
@@ -279,6 +290,12 @@ class House:
                 implicit_tls=implicit,
                 authenticator=self.access.smtp,
                 trusted_networks=settings.relay.trusted_networks,
+                normalize=settings.limits.normalize,
+                connections=self.entrance.connections,
+                times=self.entrance.times,
+                pressed_times=self.entrance.pressed_times,
+                rates=self.entrance.rates,
+                lookups=self.entrance.lookups,
             )
         )
 
@@ -294,6 +311,7 @@ class House:
                 tls=None if implicit else tls,
                 implicit_tls=implicit,
                 allow_cleartext=settings.login.allow_cleartext,
+                connections=self.entrance.connections,
             )
         )
 

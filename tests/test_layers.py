@@ -21,14 +21,17 @@ FLOORS = {
         "certificates",
         "listeners",
         "supervisor",
+        "proxies",
+        "own_rules",
     },
-    5: {"tap", "service", "access", "admin", "processes", "worker"},
+    5: {"tap", "service", "entrance", "access", "admin", "processes", "worker"},
 }
 ON_FLOOR_5 = {
     ("tap", "service"),
     ("tap", "processes"),
     ("processes", "service"),
     ("worker", "service"),
+    ("service", "entrance"),
     ("admin", "service"),
     ("admin", "tap"),
     ("service", "access"),

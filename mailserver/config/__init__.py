@@ -1,9 +1,10 @@
 """Configuration: a TOML file becomes frozen settings, or one list of everything that is wrong in it."""
 
 from mailserver.config.kinds import Network
+from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
 from mailserver.config.reading import PLACES, find, load, quick_start
-from mailserver.config.settings import Limits, Listen, Login, Relay, Settings, Store, Tls
+from mailserver.config.settings import Listen, Login, Relay, Settings, Store, Tls
 
 __all__ = [
     "PLACES",
@@ -14,6 +15,8 @@ __all__ = [
     "Login",
     "Mistake",
     "Network",
+    "Policy",
+    "Proxy",
     "Relay",
     "Settings",
     "Store",

@@ -163,5 +163,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         settings,
         state=folder / settings.state,
         store=attrs.evolve(settings.store, path=folder / settings.store.path),
+        policy=attrs.evolve(
+            settings.policy,
+            rules_folder=settings.policy.rules_folder and folder / settings.policy.rules_folder,
+        ),
         tls=tls and Tls(certificate=folder / tls.certificate, key=folder / tls.key),
     )

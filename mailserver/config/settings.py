@@ -14,20 +14,19 @@ from mailserver.config.kinds import (
     DOMAIN,
     DURATION,
     ENDPOINT,
-    FEWEST_RECIPIENTS,
     FORMAT,
     NAME,
     NAMESERVER,
     NETWORK,
     OBJECT,
     ROUTES,
-    SIZE,
     TEXT_PATH,
     Kind,
     Network,
     each,
     whole,
 )
+from mailserver.config.limits import Limits, Policy, Proxy
 
 Duration = Annotated[float, DURATION]
 """Seconds."""
@@ -94,21 +93,6 @@ class Relay:
 
 
 @attrs.frozen(kw_only=True)
-class Limits:
-    """``message_size`` in octets, ``recipients`` of one message."""
-
-    message_size: Annotated[int, SIZE] = 50 * 2**20
-    recipients: Annotated[
-        int,
-        Kind(
-            f"a number of at least {FEWEST_RECIPIENTS} (RFC 5321 §4.5.3.1.8)",
-            "1000",
-            whole(FEWEST_RECIPIENTS, 1_000_000),
-        ),
-    ] = 1000
-
-
-@attrs.frozen(kw_only=True)
 class Settings:
     """Everything that an administrator decides; each field is a key or a table of ``mailserver.toml``.
 
@@ -127,6 +111,8 @@ class Settings:
     store: Store = attrs.field(factory=Store)
     relay: Relay = attrs.field(factory=Relay)
     limits: Limits = attrs.field(factory=Limits)
+    policy: Policy = attrs.field(factory=Policy)
+    proxy: Proxy = attrs.field(factory=Proxy)
 
     @domains.default
     def _own_name(self) -> tuple[str, ...]:

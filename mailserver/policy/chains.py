@@ -45,4 +45,13 @@ async def _after(opinion: Awaitable[Opinion], rest: Sequence[Rule[Facts]], facts
 
 def may_receive(facts: RecipientFacts) -> Opinion | Awaitable[Opinion]:
     """The decision on one RCPT: relay permission before everything else."""
-    return decide((*RELAY_PERMISSION, *RECIPIENT), facts)
+    return decide(_BEFORE_OTHERS, facts)
+
+
+_BEFORE_OTHERS: tuple[Rule[RecipientFacts], ...] = (*RELAY_PERMISSION, *RECIPIENT)
+
+
+def receiving(*others: Rule[RecipientFacts]) -> Rule[RecipientFacts]:
+    """The same decision, with ``others`` asked after our own, in this order."""
+    chain = (*_BEFORE_OTHERS, *others)
+    return (lambda facts: decide(chain, facts)) if others else may_receive

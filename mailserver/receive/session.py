@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
@@ -65,6 +65,7 @@ class ReceiverSettings:
     ``tls`` makes the contexts for STARTTLS; ``implicit_tls`` says that the transport begins with a
     handshake; ``trusted_networks`` may relay without AUTH; of those in ``normalize`` bare line
     ends are mended and not refused.  ``connections`` counts those of all listeners.
+    ``rates`` limits what strangers send, ``lookups`` asks DNS about them.
     """
 
     offer: Offer
@@ -78,6 +79,24 @@ class ReceiverSettings:
     connections: Connections | None = None
     times: Times = Times()  # noqa: RUF009 frozen
     pressed_times: Times = PRESSED_TIMES
+    rates: Rates | None = None
+    lookups: Lookups | None = None
+
+
+class Rates(Protocol):
+    """``policy.rates.ClientRates``: the refusal, when the client has sent too much."""
+
+    def message(self, host: str, /) -> Reply | None: ...
+
+    def recipient(self, host: str, /) -> Reply | None: ...
+
+
+class Lookups(Protocol):
+    """``receive.lookups.ClientLookups``."""
+
+    def begin(self, facts: SessionFacts, /) -> None: ...
+
+    def name_of(self, facts: SessionFacts, /) -> str: ...
 
 
 class Session:
@@ -110,16 +129,30 @@ class Session:
     def _hello(self, event: Hello) -> Answer:
         self.drop_transaction()
         self.facts.hello, self.facts.extended = event.name, event.extended
+        if self._settings.lookups is not None:
+            self._settings.lookups.begin(self.facts)
         return reply(250, "", f"{self._settings.intake.hostname} at your service")
 
     def _mail(self, event: MailFrom) -> Answer:
         self.drop_transaction()
+        if (rates := self._rates()) and (refusal := rates.message(self.facts.client_host)):
+            return refusal
         self._transaction = Transaction(self._settings.intake, self.facts, event)
         return reply(250, "2.1.0", f"Sender <{printable(str(event.path))}> ok")
 
     def _rcpt(self, event: RcptTo) -> Answer:
         assert self._transaction is not None
+        if (rates := self._rates()) and (refusal := rates.recipient(self.facts.client_host)):
+            return refusal
+        if self._settings.lookups is not None:
+            self.facts.client_name = self._settings.lookups.name_of(self.facts)
         return self._transaction.recipient(event)
+
+    def _rates(self) -> Rates | None:
+        """The rates that hold for strangers; a user's own limits are another matter."""
+        facts = self.facts
+        known = facts.exempt or facts.trusted or facts.account is not None
+        return None if known else self._settings.rates
 
     def _data(self, event: DataBegin) -> Answer:
         assert self._transaction is not None

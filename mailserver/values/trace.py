@@ -35,8 +35,9 @@ def received(
     """
     tls = f"\r\n\t(using {session.tls.version} with cipher {session.tls.cipher})" if session.tls else ""
     wanted = f"\r\n\tfor <{recipient}>" if recipient else ""
+    client = f"{session.client_name} {address_literal(session.client_host)}".lstrip()
     return (
-        f"Received: from {session.hello or 'unknown'} ({address_literal(session.client_host)}){tls}\r\n"
+        f"Received: from {session.hello or 'unknown'} ({client}){tls}\r\n"
         f"\tby {hostname} with {transmission_type(session, smtputf8)} id {queue_id}{wanted};\r\n"
         f"\t{header_date(arrived)}\r\n"
     ).encode()
