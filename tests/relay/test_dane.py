@@ -154,5 +154,5 @@ class LookupTests(TestCase):
 
     async def test_no_answer_is_not_the_same_as_none(self) -> None:
         for answer in (SERVFAIL, GARBAGE):
-            with self.assertRaises(NoAnswer):
+            with pytest.raises(NoAnswer):
                 await self.records(answer)
