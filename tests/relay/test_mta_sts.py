@@ -1,6 +1,6 @@
 """MTA-STS: the grammar, which hosts are named, and a policy's life on a clock (RFC 8461)."""
 
-from contextlib import suppress
+import contextlib
 from typing import Any
 
 import pytest
@@ -103,7 +103,7 @@ def test_no_policy(text: bytes) -> None:
 
 @given(st.binary() | st.text().map(str.encode) | st.binary().map(ENFORCE.__add__))
 def test_any_octets_are_a_policy_or_malformed(text: bytes) -> None:
-    with suppress(PolicyMalformed):
+    with contextlib.suppress(PolicyMalformed):
         assert parse_policy(text, "7", 0.0).mode in ("enforce", "testing", "none")
 
 
