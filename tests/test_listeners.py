@@ -85,6 +85,7 @@ class LentTest(TestCase):
     async def test_who_inherits_the_socket_serves_it(self) -> None:
         parent, worker = self.lend(LOOPBACK)
         assert worker.where == parent.where
+        assert parent.port not in reactor.getReaders()  # type: ignore[attr-defined]
         for _ in range(5):
             assert await talk(self.to(parent)) == b"a worker sees 127.0.0.1"
 
