@@ -84,6 +84,9 @@ class ISpool(Interface):
     def next_due() -> Future[float | None]:
         """When the next recipient that is not leased falls due; ``None`` when nobody waits."""
 
+    def is_gone(entry_id: int) -> Future[bool]:
+        """Whether nobody waits for an entry any more."""
+
     def give_back(entry: Entry) -> Future[None]:
         """End the lease on an entry's waiting recipients without an attempt: they are due at once."""
 
@@ -338,10 +341,15 @@ class ILogin(Interface):
 class IAuthenticator(Interface):
     """Log-in for one protocol; what failures cost is known to it alone."""
 
-    def begin(mechanism: str, host: str, tls: TLSFacts | None) -> ILogin:
-        """An exchange with the client at ``host`` by a mechanism that it has been offered."""
+    def begin(mechanism: str, host: str, tls: TLSFacts | None, gone: Callable[[], bool]) -> ILogin:
+        """An exchange with the client at ``host`` by a mechanism that it has been offered.
 
-    def log_in(username: str, password: str, host: str) -> Deferred[LoggedIn | LoginRefused]:
+        ``gone`` tells whether the client has left: then nothing is checked any more.
+        """
+
+    def log_in(
+        username: str, password: str, host: str, gone: Callable[[], bool]
+    ) -> Deferred[LoggedIn | LoginRefused]:
         """Log in by a name and a password that came some other way (USER and PASS)."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from twisted.application.service import Service
@@ -13,55 +14,61 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from mailserver import maillog
-from mailserver.dispatch.bounce import Reporter
-from mailserver.interfaces import IDeliveryAgent, IDirectory, ISpool, Notice, RetrySchedule
+from mailserver.dispatch.lanes import Lane
+from mailserver.dispatch.settlement import Ways, settle
+from mailserver.interfaces import ISpool, Notice
 from mailserver.threads import Bridge
 from mailserver.values.account import Alias, Elsewhere, LocalUser
 from mailserver.values.envelope import Entry, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
-from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome
+from mailserver.values.outcome import Delayed, Expanded, Failed, Outcome
 
 POLL_SECONDS = 1.0
 """How often the spool is asked what is due; `mailserver queue retry` is heard as fast as this."""
 
-MOST_ENTRIES = 2000
-"""Messages under way at once; more wait in the spool."""
-
-MOST_OCTETS = 64 * 1024 * 1024
-"""Content in memory for messages under way; more waits in the spool."""
+PAGE = 100
+"""Entries asked for at once."""
 
 RECORD_AGAIN_SECONDS = 5.0
 """How long to wait before outcomes that the spool could not keep are offered again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """The ways out, and what decides between them and about the future."""
+@dataclass(slots=True)
+class _Sorted:
+    """One entry's recipients by their way; ``settled`` are those that need none."""
 
-    directory: IDirectory
-    local: IDeliveryAgent
-    remote: IDeliveryAgent
-    retry: RetrySchedule
-    reporter: Reporter
-    warn_due: Callable[[float, float, bool], bool]
+    local: list[Waiting] = field(default_factory=list)
+    remote: list[Waiting] = field(default_factory=list)
+    settled: list[Outcome] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
 
 class Runner(Service):
     """From "due" to "recorded", for every entry of one spool.
 
     An entry is leased to us from the moment that ``accepted`` or ``ISpool.due`` gives it until its
-    outcomes are recorded, so it is under way once at most.
+    outcomes are recorded, so it is under way once at most.  ``clock`` measures intervals; ``now``
+    gives seconds since the epoch, which may step.
     """
 
     name = "runner"
 
-    def __init__(self, spool: ISpool, bridge: Bridge, ways: Ways, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        spool: ISpool,
+        bridge: Bridge,
+        ways: Ways,
+        clock: IReactorTime,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._spool = spool
         self._bridge = bridge
         self._ways = ways
         self._clock = clock
+        self._now = now
+        self._local = Lane(ways.local)
+        self._remote = Lane(ways.remote)
         self._under_way = 0
-        self._octets = 0
         self._asking = False
         self._idle: Deferred[None] | None = None
         self._poll = LoopingCall(self._ask)
@@ -84,32 +91,32 @@ class Runner(Service):
     # -- what is due -----------------------------------------------------------------------
 
     def accepted(self, entry: Entry) -> None:
-        """Start on an entry that was spooled this moment and is leased to us."""
-        if self.running and self._has_room():
-            self._start(entry)
+        """Start on an entry that was spooled this moment and is leased to us, with all its recipients."""
+        if self.running:
+            self._start(entry, whole=True)
         else:
-            self._give_back(entry)
+            self._give_back(entry, entry.waiting)
 
-    def _has_room(self) -> bool:
-        return self._under_way < MOST_ENTRIES and self._octets < MOST_OCTETS
-
-    def _give_back(self, entry: Entry) -> None:
-        self._bridge.deferred(self._spool.give_back(entry)).addErrback(_log, "giving back an entry")
+    def _give_back(self, entry: Entry, waiting: Sequence[Waiting]) -> None:
+        given = self._spool.give_back(replace(entry, waiting=tuple(waiting)))
+        self._bridge.deferred(given).addErrback(_log, "giving back an entry")
 
     def _ask(self) -> None:
-        if self._asking or not self._has_room():
+        if self._asking or not (self._local.has_room or self._remote.has_room):
             return
         self._asking = True
-        due = self._bridge.deferred(
-            self._spool.due(self._clock.seconds(), min(100, MOST_ENTRIES - self._under_way))
-        )
+        due = self._bridge.deferred(self._spool.due(self._now(), PAGE))
         due.addCallbacks(self._found, self._not_found)
 
     def _found(self, entries: Sequence[Entry]) -> None:
         self._asking = False
         for entry in entries:
-            self.accepted(entry)
-        if entries and self.running:
+            if self.running:
+                self._start(entry, whole=False)
+            else:
+                self._give_back(entry, entry.waiting)
+        # A full lane gives its entries back: ask for more only while none is full.
+        if entries and self.running and self._local.has_room and self._remote.has_room:
             self._ask()
         self._tell_when_idle()
 
@@ -120,25 +127,33 @@ class Runner(Service):
 
     # -- one entry -------------------------------------------------------------------------
 
-    def _start(self, entry: Entry) -> None:
+    def _start(self, entry: Entry, whole: bool) -> None:
+        """``whole``: no recipient of the entry waits elsewhere."""
         self._under_way += 1
-        self._octets += entry.content.size
         parts = self._parts(entry)
-        left = len(parts)
+        left, waits = len(parts), False
 
-        def part_done(_: object) -> None:
-            nonlocal left
+        def part_done(has_delayed: object) -> None:
+            nonlocal left, waits
             left -= 1
+            waits = waits or has_delayed is not False
             if not left:
-                self._done(entry)
+                self._ended(entry, whole, waits)
 
         for part in parts:
             part.addErrback(_log, f"{entry.queue_id}: recording")
             part.addCallback(part_done)
+        if not parts:
+            self._ended(entry, whole, True)
 
-    def _done(self, entry: Entry) -> None:
+    def _ended(self, entry: Entry, whole: bool, waits: bool) -> None:
         self._under_way -= 1
-        self._octets -= entry.content.size
+        if not waits and whole:
+            maillog.removed(entry)
+        elif not waits:
+            gone = self._bridge.deferred(self._spool.is_gone(entry.id))
+            gone.addCallback(lambda yes: maillog.removed(entry) if yes else None)
+            gone.addErrback(_log, f"{entry.queue_id}: looking whether anybody waits")
         self._tell_when_idle()
 
     def _tell_when_idle(self) -> None:
@@ -146,129 +161,109 @@ class Runner(Service):
             idle, self._idle = self._idle, None
             idle.callback(None)
 
-    def _parts(self, entry: Entry) -> list[Deferred[None]]:
+    def _parts(self, entry: Entry) -> list[Deferred[bool]]:
         """The attempts on one entry: local and remote recipients do not wait for each other."""
-        local: list[Recipient] = []
-        remote: list[Recipient] = []
-        settled: list[Outcome] = []
-        notices: list[Notice] = []
+        ways = self._sort(entry)
+        parts = []
+        for lane, waiting in ((self._local, ways.local), (self._remote, ways.remote)):
+            if waiting and lane.has_room:
+                parts.append(self._attempt(lane, entry, [one.recipient for one in waiting]))
+            elif waiting:
+                self._give_back(entry, waiting)
+                parts.append(_still_waiting())
+        if ways.settled:
+            parts.append(self._record(entry, ways.notices, ways.settled))
+        return parts
+
+    def _sort(self, entry: Entry) -> _Sorted:
+        ways = _Sorted()
         for waiting in entry.waiting:
-            recipient = waiting.recipient
-            if recipient.is_expanded:
-                settled.append(_expanded(recipient))
-                continue
             try:
-                answer = self._ways.directory.resolve(recipient.address)
+                self._sort_one(entry, waiting, ways)
             except Exception as error:
                 maillog.fault("asking the directory", error, entry.queue_id)
-                settled.append(_delayed(recipient, "The directory cannot be read now"))
-                continue
-            if isinstance(answer, LocalUser):
-                local.append(recipient)
-            elif isinstance(answer, Elsewhere):
-                remote.append(recipient)
-            elif isinstance(answer, Alias):
-                notices.append(self._forward(entry, recipient))
-                settled.append(_expanded(recipient))
-            else:
-                settled.append(_unknown(recipient))
-        parts = []
-        if local:
-            parts.append(self._attempt(self._ways.local, entry, local))
-        if remote:
-            parts.append(self._attempt(self._ways.remote, entry, remote))
-        if settled:
-            parts.append(self._record(entry, settled, notices))
-        return parts
+                ways.settled.append(_delayed(waiting.recipient, "The directory cannot be read now"))
+        return ways
+
+    def _sort_one(self, entry: Entry, waiting: Waiting, ways: _Sorted) -> None:
+        recipient = waiting.recipient
+        if recipient.is_expanded:
+            ways.settled.append(_expanded(recipient))
+            return
+        answer = self._ways.directory.resolve(recipient.address)
+        if isinstance(answer, LocalUser):
+            ways.local.append(waiting)
+        elif isinstance(answer, Elsewhere):
+            ways.remote.append(waiting)
+        elif isinstance(answer, Alias):
+            ways.notices.append(self._forward(entry, recipient))
+            ways.settled.append(_expanded(recipient))
+        else:
+            ways.settled.append(_unknown(recipient))
 
     def _forward(self, entry: Entry, recipient: Recipient) -> Notice:
         """The address became an alias after acceptance: the same content, to its targets."""
         targets = final_recipients(
             self._ways.directory.resolve, [(recipient.address, recipient.orcpt, recipient.notify)]
         )
+        if not targets:
+            raise LookupError(f"{recipient.address} expands to nobody")
         # Its time has come, or it would not be here: the copy goes at once.
         envelope = replace(entry.envelope, recipients=targets, release_at=0.0, hold="")
         return Notice(envelope, b"".join(entry.content.chunks()))
 
-    def _attempt(
-        self, agent: IDeliveryAgent, entry: Entry, recipients: Sequence[Recipient]
-    ) -> Deferred[None]:
-        attempt: Deferred[Sequence[Outcome]] = agent.attempt(entry, recipients)
+    def _attempt(self, lane: Lane, entry: Entry, recipients: Sequence[Recipient]) -> Deferred[bool]:
+        lane.enter(entry)
+
+        def left(result: object) -> object:
+            lane.leave(entry)
+            return result
+
+        attempt: Deferred[Sequence[Outcome]] = lane.agent.attempt(entry, recipients)
         attempt.addErrback(partial(_agent_failed, entry, recipients))
-        return attempt.addCallback(partial(self._record, entry))
+        recorded: Deferred[bool] = attempt.addCallback(partial(self._record, entry, ()))
+        return recorded.addBoth(left)
 
     # -- outcomes --------------------------------------------------------------------------
 
-    def _record(
-        self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
-    ) -> Deferred[None]:
-        now = self._clock.seconds()
-        if not all(type(one) is Delivered and not one.recipient.notify for one in outcomes):
-            outcomes, reports = self._settle(entry, outcomes, now)
-            notices = (*notices, *reports)
+    def _record(self, entry: Entry, notices: Sequence[Notice], outcomes: Sequence[Outcome]) -> Deferred[bool]:
+        """Whether one of the recipients still waits, once the outcomes are durable."""
+        now = self._now()
+        outcomes, reports = settle(self._ways, entry, outcomes, now)
         maillog.attempted(entry, outcomes, now)
-        return self._keep(entry, outcomes, notices)
+        return self._keep(entry, outcomes, (*notices, *reports))
 
-    def _settle(
-        self, entry: Entry, outcomes: Sequence[Outcome], now: float
-    ) -> tuple[list[Outcome], list[Notice]]:
-        """Give each delayed recipient its next time or its end, and write the reports due."""
-        waiting = {w.recipient.number: w for w in entry.waiting}
-        settled = [
-            self._next_time(entry, waiting[o.recipient.number], o, now) if isinstance(o, Delayed) else o
-            for o in outcomes
-        ]
-        ways = self._ways
-        reports = [ways.reporter.report(entry, settled, now), *ways.reporter.successes(entry, settled, now)]
-        late = [o for o in settled if isinstance(o, Delayed) and not waiting[o.recipient.number].warned]
-        if late and ways.warn_due(entry.began, now, False):
-            reports.append(ways.reporter.warning(entry, late, now))
-            told = {o.recipient.number for o in late}
-            settled = [
-                replace(o, warned=True) if isinstance(o, Delayed) and o.recipient.number in told else o
-                for o in settled
-            ]
-        return settled, [self._to_final_recipients(notice) for notice in reports if notice is not None]
-
-    def _next_time(self, entry: Entry, waiting: Waiting, outcome: Delayed, now: float) -> Outcome:
-        retry_at = self._ways.retry(entry.began, waiting.attempts + 1, now)
-        if retry_at is not None:
-            return replace(outcome, retry_at=retry_at, warned=waiting.warned)
-        return Failed(
-            recipient=outcome.recipient,
-            status="4.4.7",
-            diagnostic=f"Given up after too long a time; the last answer was: {outcome.diagnostic}",
-            remote_mta=outcome.remote_mta,
-            relay=outcome.relay,
-        )
-
-    def _to_final_recipients(self, notice: Notice) -> Notice:
-        asked = [(r.address, r.orcpt, r.notify) for r in notice.envelope.recipients]
-        recipients = final_recipients(self._ways.directory.resolve, asked)
-        return replace(notice, envelope=replace(notice.envelope, recipients=recipients))
-
-    def _keep(self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice]) -> Deferred[None]:
+    def _keep(self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice]) -> Deferred[bool]:
         kept = self._bridge.deferred(self._spool.record(entry, outcomes, notices))
         return kept.addCallbacks(
             partial(self._kept, entry, outcomes), partial(self._not_kept, entry, outcomes, notices)
         )
 
-    def _kept(self, entry: Entry, outcomes: Sequence[Outcome], reports: Sequence[Entry]) -> None:
-        if not any(isinstance(outcome, Delayed) for outcome in outcomes):
-            maillog.removed(entry)
+    def _kept(self, entry: Entry, outcomes: Sequence[Outcome], reports: Sequence[Entry]) -> bool:
         for report in reports:
             maillog.notice_spooled(report, entry)
             if not report.envelope.is_kept_back:
                 self.accepted(report)
+        return any(isinstance(outcome, Delayed) for outcome in outcomes)
 
     def _not_kept(
         self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice], failure: Failure
-    ) -> Deferred[None]:
-        # What happened has happened: forgetting it would deliver twice. Offer it until it is kept.
+    ) -> Deferred[bool] | bool:
+        # What happened has happened: forgetting it would deliver twice. Offer it until it is kept,
+        # or until the server stops: then the next start tries those recipients once more.
+        if not self.running:
+            _log(failure, f"{entry.queue_id}: recording outcomes; given up, for the server is stopping")
+            return True
         _log(failure, f"{entry.queue_id}: recording outcomes; trying again")
         again: Deferred[None] = Deferred()
         self._clock.callLater(RECORD_AGAIN_SECONDS, again.callback, None)
         return again.addCallback(lambda _: self._keep(entry, outcomes, notices))
+
+
+def _still_waiting() -> Deferred[bool]:
+    waiting: Deferred[bool] = Deferred()
+    waiting.callback(True)
+    return waiting
 
 
 def _agent_failed(entry: Entry, recipients: Sequence[Recipient], failure: Failure) -> Sequence[Outcome]:

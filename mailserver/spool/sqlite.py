@@ -184,6 +184,11 @@ class SqliteSpool:
         """See ``ISpool``."""
         return self._call(leases.next_due)
 
+    def is_gone(self, entry_id: int) -> Future[bool]:
+        """See ``ISpool``."""
+        query = "SELECT NOT EXISTS (SELECT 1 FROM entry WHERE id = ?)"
+        return self._call(lambda db: bool(db.execute(query, (entry_id,)).fetchone()[0]))
+
     def give_back(self, entry: Entry) -> Future[None]:
         """See ``ISpool``."""
         future: Future[None] = Future()

@@ -206,6 +206,14 @@ def test_due_gives_the_oldest_first_and_no_more_than_asked(spool: ISpool) -> Non
     assert [e.id for e in due(spool, limit=9)] == order[4:]
 
 
+def test_an_entry_is_gone_when_nobody_waits(spool: ISpool) -> None:
+    entry = spooled(spool, what=envelope(2))
+    spool.record(entry, [delivered(entry.waiting[0])]).result(WAIT)
+    assert spool.is_gone(entry.id).result(WAIT) is False
+    spool.record(entry, [delivered(entry.waiting[1])]).result(WAIT)
+    assert spool.is_gone(entry.id).result(WAIT) is True
+
+
 def test_give_back_makes_due_at_once_but_only_what_is_leased(spool: ISpool) -> None:
     entry = spooled(spool, what=envelope(3))
     spool.record(entry, [delivered(entry.waiting[0]), delayed(entry.waiting[1], 1e11)]).result(WAIT)

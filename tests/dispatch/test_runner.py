@@ -12,9 +12,11 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from mailserver.dispatch import runner as runner_module
+from mailserver import maillog
+from mailserver.dispatch import lanes
 from mailserver.dispatch.bounce import Reporter
-from mailserver.dispatch.runner import RECORD_AGAIN_SECONDS, Runner, Ways
+from mailserver.dispatch.runner import RECORD_AGAIN_SECONDS, Runner
+from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
 from mailserver.interfaces import IDeliveryAgent, IDirectory, SpoolUnavailable
 from mailserver.spool.retries import RetrySchedule
@@ -103,7 +105,7 @@ class RunnerTests(TestCase):
         schedule = RetrySchedule([60.0, 600.0], 1000.0, 5000.0, vary=lambda: 0.5)
         reporter = Reporter("mx.example.test", schedule.gives_up_at)
         ways = Ways(Table(), self.local, self.remote, schedule, reporter, schedule.warn_due)
-        self.runner = Runner(self.spool, self.bridge, ways, self.clock)
+        self.runner = Runner(self.spool, self.bridge, ways, self.clock, self.clock.seconds)
         self.runner.startService()
 
     async def tearDown(self) -> None:
@@ -268,7 +270,7 @@ class RunnerTests(TestCase):
         self.flushLoggedErrors(SpoolUnavailable)
 
     async def test_what_there_is_no_room_for_waits_in_the_spool(self) -> None:
-        self.patch(runner_module, "MOST_ENTRIES", 1)
+        self.patch(lanes, "MOST_ENTRIES", 1)
         self.local.hold = Deferred()
         self.runner.accepted(await self.submit("ada@example.test"))
         self.runner.accepted(await self.submit("bob@example.test"))
@@ -292,3 +294,52 @@ class RunnerTests(TestCase):
         assert self.local.recipients == [["ada@example.test"]]
         await deferLater(self.reactor, 0.05)
         assert await self.waiting() is not None
+
+    async def test_remote_work_without_room_does_not_stop_local_work(self) -> None:
+        self.patch(lanes, "MOST_ENTRIES", 1)
+        self.remote.hold = Deferred()
+        self.runner.accepted(await self.submit("bob@b.test"))
+        self.runner.accepted(await self.submit("cem@c.test", "ada@example.test"))
+        await deferLater(self.reactor, 0.05)
+        assert self.remote.recipients == [["bob@b.test"]]
+        assert self.local.recipients == [["ada@example.test"]]
+        self.remote.hold.callback(None)
+        self.remote.hold = None
+        await self.settle()
+        assert self.remote.recipients == [["bob@b.test"], ["cem@c.test"]]
+
+    async def test_a_report_whose_sender_cannot_be_looked_up_waits_itself(self) -> None:
+        self.remote.answer = failed
+        self.runner.accepted(await self.submit("bob@b.test", sender="broken@example.test"))
+        await self.settle()
+        assert await self.waiting() == 1_000_060.0  # the report; the failure itself is recorded
+        entries = await self.bridge.deferred(self.spool.due(2_000_000.0, 10))
+        assert [e.envelope.reverse_path for e in entries] == [NULL_SENDER]
+        self.flushLoggedErrors(OSError)
+
+    async def test_stopping_does_not_wait_for_a_spool_that_keeps_nothing(self) -> None:
+        def full(*_: Any) -> Any:
+            future: Future[Any] = Future()
+            future.set_exception(SpoolUnavailable("full"))
+            return future
+
+        self.patch(self.spool, "record", full)
+        self.runner.accepted(await self.submit("ada@example.test"))
+        await deferLater(self.reactor, 0.05)
+        stopped = self.runner.stopService()
+        assert stopped is not None
+        self.clock.advance(RECORD_AGAIN_SECONDS)
+        await stopped
+        self.flushLoggedErrors(SpoolUnavailable)
+
+    async def test_a_message_is_called_removed_only_when_nobody_waits(self) -> None:
+        said: list[str] = []
+        self.patch(maillog, "_say", said.append)
+        self.remote.answer = delayed
+        entry = await self.submit("bob@b.test", "ada@example.test")
+        self.runner.accepted(entry)
+        await self.settle()
+        assert f"{entry.queue_id}: removed" not in said
+        self.remote.answer = relayed
+        await self.settle(60)
+        assert said.count(f"{entry.queue_id}: removed") == 1

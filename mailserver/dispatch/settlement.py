@@ -1,0 +1,76 @@
+"""From outcomes to the record: when to try again, when to give up, whom to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from mailserver import maillog
+from mailserver.dispatch.bounce import Reporter
+from mailserver.interfaces import IDeliveryAgent, IDirectory, Notice, RetrySchedule
+from mailserver.values.envelope import Entry, Waiting
+from mailserver.values.expansion import final_recipients
+from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The ways out, and what decides between them and about the future."""
+
+    directory: IDirectory
+    local: IDeliveryAgent
+    remote: IDeliveryAgent
+    retry: RetrySchedule
+    reporter: Reporter
+    warn_due: Callable[[float, float, bool], bool]
+
+
+def settle(
+    ways: Ways, entry: Entry, outcomes: Sequence[Outcome], now: float
+) -> tuple[Sequence[Outcome], list[Notice]]:
+    """Give each delayed recipient its next time or its end, and write the reports due.
+
+    ``now`` in seconds since the epoch.
+    """
+    if all(type(one) is Delivered and not one.recipient.notify for one in outcomes):
+        return outcomes, []  # nearly all mail: nothing to decide, nobody to tell
+    waiting = {w.recipient.number: w for w in entry.waiting}
+    settled: list[Outcome] = [
+        _next_time(ways, entry, waiting[o.recipient.number], o, now) if isinstance(o, Delayed) else o
+        for o in outcomes
+    ]
+    reports = [ways.reporter.report(entry, settled, now), *ways.reporter.successes(entry, settled, now)]
+    late = [o for o in settled if isinstance(o, Delayed) and not waiting[o.recipient.number].warned]
+    if late and ways.warn_due(entry.began, now, False):
+        reports.append(ways.reporter.warning(entry, late, now))
+        told = {o.recipient.number for o in late}
+        settled = [
+            replace(o, warned=True) if isinstance(o, Delayed) and o.recipient.number in told else o
+            for o in settled
+        ]
+    return settled, [_to_final_recipients(ways, notice) for notice in reports if notice is not None]
+
+
+def _next_time(ways: Ways, entry: Entry, waiting: Waiting, outcome: Delayed, now: float) -> Outcome:
+    retry_at = ways.retry(entry.began, waiting.attempts + 1, now)
+    if retry_at is not None:
+        return replace(outcome, retry_at=retry_at, warned=waiting.warned)
+    return Failed(
+        recipient=outcome.recipient,
+        status="4.4.7",
+        diagnostic=f"Given up after too long a time; the last answer was: {outcome.diagnostic}",
+        remote_mta=outcome.remote_mta,
+        relay=outcome.relay,
+    )
+
+
+def _to_final_recipients(ways: Ways, notice: Notice) -> Notice:
+    """The sender may be an alias. Where the directory cannot say, the report goes to the sender as
+    it is, and its own attempt asks again."""
+    asked = [(r.address, r.orcpt, r.notify) for r in notice.envelope.recipients]
+    try:
+        recipients = final_recipients(ways.directory.resolve, asked)
+    except Exception as error:
+        maillog.fault("asking the directory about a report", error)
+        return notice
+    return replace(notice, envelope=replace(notice.envelope, recipients=recipients)) if recipients else notice
