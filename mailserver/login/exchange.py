@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.credentials import UsernamePassword
@@ -50,7 +51,7 @@ class Authenticator:
         self._gives = gives
         self._around = around
 
-    def begin(self, mechanism: str, host: str, tls: TLSFacts | None) -> Exchange:
+    def begin(self, mechanism: str, host: str, tls: TLSFacts | None, gone: Callable[[], bool]) -> Exchange:
         """See ``IAuthenticator``."""
         around = self._around
         offered = sasl_mechanisms.usable(around.mechanisms, tls is not None)
@@ -61,17 +62,24 @@ class Authenticator:
             binding=tls.binding if tls else sasl_mechanisms.no_binding,
             token_failure=around.token_failure,
         )
-        return Exchange(self, mechanism, host, here)
+        return Exchange(self, mechanism, host, gone, here)
 
-    def log_in(self, username: str, password: str, host: str) -> Deferred[LoggedIn | LoginRefused]:
+    def log_in(
+        self, username: str, password: str, host: str, gone: Callable[[], bool]
+    ) -> Deferred[LoggedIn | LoginRefused]:
         """See ``IAuthenticator``."""
-        return Deferred.fromCoroutine(self.check(PlainCredentials(username, password), "USER", host))
+        credentials = PlainCredentials(username, password)
+        return Deferred.fromCoroutine(self.check(credentials, "USER", host, gone))
 
-    async def check(self, credentials: Credentials, mechanism: str, host: str) -> LoggedIn | LoginRefused:
+    async def check(
+        self, credentials: Credentials, mechanism: str, host: str, gone: Callable[[], bool]
+    ) -> LoggedIn | LoginRefused:
         """Whether credentials are right, after the time that earlier failures cost."""
         wait = self._penalty.wait_for(host)
         if wait:
             await deferLater(self._clock, wait)
+        if gone():
+            return UNAVAILABLE  # a guess that nobody waits for is not worth our processor's time
         avatar: Any
         try:
             _, avatar, _ = await self._portal.login(_for_cred(credentials), None, self._gives)
@@ -92,10 +100,18 @@ class Authenticator:
 class Exchange:
     """One AUTH command, from its mechanism to its end."""
 
-    def __init__(self, authenticator: Authenticator, name: str, host: str, around: Surroundings) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        name: str,
+        host: str,
+        gone: Callable[[], bool],
+        around: Surroundings,
+    ) -> None:
         self._authenticator = authenticator
         self._name = name
         self._host = host
+        self._gone = gone
         self._mechanism = sasl_mechanisms.begin(name, around)
         self._verdict: LoggedIn | LoginRefused | None = None
 
@@ -117,7 +133,7 @@ class Exchange:
         return Deferred.fromCoroutine(self._check(result))
 
     async def _check(self, credentials: Credentials) -> Answer:
-        verdict = await self._authenticator.check(credentials, self._name, self._host)
+        verdict = await self._authenticator.check(credentials, self._name, self._host, self._gone)
         if verdict is UNAVAILABLE:
             return verdict
         last = self._mechanism.accepted() if isinstance(verdict, LoggedIn) else self._mechanism.refused()

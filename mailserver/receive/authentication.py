@@ -23,7 +23,9 @@ class Exchange:
 
     def __init__(self, authenticator: IAuthenticator, session: SessionFacts, mechanism: str) -> None:
         self._session = session
-        self._login: ILogin = authenticator.begin(mechanism, session.client_host, session.tls)
+        self._login: ILogin = authenticator.begin(
+            mechanism, session.client_host, session.tls, lambda: session.gone
+        )
 
     def step(self, response: bytes | None) -> Any:
         """Take a response: a ``Challenge`` to send, a ``Reply``, or a ``Deferred`` that gives one."""

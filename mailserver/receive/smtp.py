@@ -155,6 +155,7 @@ class SMTPReceiver(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._session.facts.gone = True
         self._session.drop_transaction()
 
     def pauseProducing(self) -> None:

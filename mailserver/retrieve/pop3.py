@@ -356,15 +356,20 @@ class Pop3Session(Protocol):
         self.transport.startTLS(self._settings.tls)
 
     def _log_in(self, event: LogIn) -> None:
-        login = self._settings.authenticator.log_in(event.username, event.password, self.host)
+        login = self._settings.authenticator.log_in(event.username, event.password, self.host, self._is_gone)
         self._begin(self._logging_in(login))
 
     def _auth_begin(self, event: AuthBegin) -> None:
-        self._login = self._settings.authenticator.begin(event.mechanism, self.host, self._facts)
+        self._login = self._settings.authenticator.begin(
+            event.mechanism, self.host, self._facts, self._is_gone
+        )
         self._step(event.initial)
 
     def _auth_response(self, event: AuthResponse) -> None:
         self._step(event.octets)
+
+    def _is_gone(self) -> bool:
+        return self._lost
 
     def _step(self, response: bytes | None) -> None:
         assert self._login is not None
