@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.accounts import directory as module
+from mailserver.accounts import tables
 from mailserver.accounts.directory import (
     AliasLoop,
     AlreadyExists,
@@ -22,7 +23,7 @@ from mailserver.accounts.directory import (
     UnknownDomain,
     UnusableAddress,
 )
-from mailserver.values.account import Account, Alias, LocalUser, NoSuchUser
+from mailserver.values.account import Account, Alias, LocalUser, NoSuchUser, Secrets
 from mailserver.values.address import Address, address_from
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA"
@@ -263,3 +264,41 @@ def test_a_long_writer_is_a_local_fault_and_reading_goes_on(tmp_path: Path, cloc
     writer.execute("ROLLBACK")
     writer.close()
     directory.close()
+
+
+def test_a_file_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "accounts.sqlite", isolation_level=None)
+    for statement in tables._SCHEMA:
+        old.execute(statement)
+    old.execute(
+        "INSERT INTO account (domain_key, local_key, local, domain, password)"
+        f" VALUES ('example.test', 'ada', 'ada', 'example.test', '{HASH}')"
+    )
+    old.close()
+    for _ in range(2):
+        directory = SqliteDirectory(tmp_path / "accounts.sqlite", ["example.test"])
+        directory.open()
+        assert directory.secrets("ada") == (Account(Address("ada", "example.test")), Secrets(HASH))
+        directory.close()
+
+
+def test_everything_that_is_kept_of_a_password(directory: SqliteDirectory) -> None:
+    kept = Secrets(HASH, {"SCRAM-SHA-1": "SCRAM-SHA-1$…"}, "sealed")
+    ada = directory.add_user(address_from("grace@example.test"), kept)
+    assert directory.secrets("grace") == (ada, kept)
+    directory.set_password(ada.address, HASH)
+    assert directory.secrets("grace") == (ada, Secrets(HASH))
+
+
+def test_senders_that_are_allowed(directory: SqliteDirectory) -> None:
+    ada = directory.add_user(address_from("grace@example.test"), HASH)
+    assert ada.may_send_as == ()
+    directory.allow_senders(ada.address, ["*", "@list.test", "news@elsewhere.test", "*"])
+    found = directory.secrets("grace")
+    assert found is not None
+    assert found[0].may_send_as == ("*", "@list.test", "news@elsewhere.test")
+    for wrong in ("", "elsewhere.test", "a@b@c", "a b@c", "ada@"):
+        with pytest.raises(UnusableAddress):
+            directory.allow_senders(ada.address, [wrong])
+    with pytest.raises(NotFound):
+        directory.allow_senders(address_from("nobody@example.test"), ["*"])
