@@ -10,6 +10,13 @@ from mailserver.values.dates import header_date
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
+_COUNTED = {b"received", b"date", b"message-id", b"delivered-to"}
+
+HEADER_OCTETS = 1024 * 1024
+"""The longest header; a longer one is an attack on whoever reads it later."""
+
+_DELIVERED_TO_FIELDS = 100
+
 MOST_HOPS = 100
 """Received fields in a message that still passes (RFC 5321 §6.3 asks for at least 100)."""
 
@@ -17,12 +24,17 @@ MOST_HOPS = 100
 class HeaderReader:
     """Passes content on; while the header lasts, whole lines at a time.
 
-    ``fields`` counts each field name in lower case.  ``addition`` is asked once, at the header's
-    end, for octets to put there.
+    ``fields`` counts the fields that matter here, by name in lower case; ``delivered_to`` has the
+    values of Delivered-To, in lower case; ``is_too_long`` tells that the header goes on beyond
+    ``HEADER_OCTETS``.
     """
 
     def __init__(self, mend: bool, hostname: str) -> None:
         self.fields: dict[bytes, int] = {}
+        self.delivered_to: list[bytes] = []
+        self.is_too_long = False
+        self._length = 0
+        self._has_fields = False
         self._mend = mend
         self._hostname = hostname
         self._carry = b""
@@ -45,6 +57,11 @@ class HeaderReader:
                 return octets[:start] + self._addition(end > start) + octets[start:]
             start = end + 2
         self._carry = octets[start:]
+        self._length += start
+        if self._length > HEADER_OCTETS:
+            self.is_too_long = self._ended = True
+            self._carry = b""
+            return octets
         return octets[:start]
 
     def finish(self) -> bytes:
@@ -58,13 +75,17 @@ class HeaderReader:
     def _is_header_line(self, octets: bytes, start: int, end: int) -> bool:
         if start == end:
             return False
-        if octets[start] in b" \t" and self.fields:
+        if octets[start] in b" \t" and self._has_fields:
             return True
         field = _FIELD.match(octets, start, end)
         if field is None:
             return False
+        self._has_fields = True
         name = field[1].lower()
-        self.fields[name] = self.fields.get(name, 0) + 1
+        if name in _COUNTED:
+            self.fields[name] = self.fields.get(name, 0) + 1
+            if name == b"delivered-to" and len(self.delivered_to) < _DELIVERED_TO_FIELDS:
+                self.delivered_to.append(octets[field.end() : end].strip().lower())
         return True
 
     def _addition(self, body_follows: bool) -> bytes:
@@ -74,7 +95,7 @@ class HeaderReader:
         first words would read as part of the Received field above.
         """
         if not self._mend:
-            return b"\r\n" if body_follows and not self.fields else b""
+            return b"\r\n" if body_follows and not self._has_fields else b""
         now = time.time()
         added = b""
         if b"date" not in self.fields:

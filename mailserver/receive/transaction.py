@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from mailserver import maillog
 from mailserver.interfaces import IDirectory, ISpool, ISpoolWriter, SpoolFull
-from mailserver.receive.header import MOST_HOPS, HeaderReader
+from mailserver.receive.header import HEADER_OCTETS, MOST_HOPS, HeaderReader
 from mailserver.threads import Bridge
 from mailserver.values.address import Address
 from mailserver.values.envelope import Entry, Envelope, queue_id
@@ -28,6 +28,9 @@ OK_RECIPIENT = reply(250, "2.1.5", "Recipient ok")
 GO_ON = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 TRY_LATER = reply(451, "4.3.0", "Local error, nothing was kept; please try again later")
 NO_ROOM = reply(452, "4.3.1", "No room for your message now; please try again later")
+LEADS_NOWHERE = reply(451, "4.3.5", "The recipients' aliases lead nowhere now; please try again later")
+LOOPS = reply(554, "5.4.6", "A mail loop: Delivered-To says that the message has been here before")
+HEADER_TOO_LONG = reply(552, "5.3.4", f"The header is longer than {HEADER_OCTETS} octets")
 TOO_MANY_HOPS = reply(554, "5.4.6", f"Too many hops: more than {MOST_HOPS} Received fields; a mail loop?")
 
 
@@ -101,12 +104,16 @@ class Transaction:
             recipients = final_recipients(intake.directory.resolve, self._asked)
             writer = intake.spool.begin()
         except OverflowError as error:
-            return reply(550, "5.1.3", str(error))
+            maillog.fault("expanding recipients", error)
+            return LEADS_NOWHERE
         except SpoolFull:
             return NO_ROOM
         except Exception as error:
             maillog.fault("beginning a message", error)
             return TRY_LATER
+        if not recipients:
+            writer.abort()
+            return LEADS_NOWHERE
         mail = self._mail
         self._envelope = Envelope(
             mail.path, recipients, mail.body, mail.smtputf8, ret=mail.ret, envid=mail.envid
@@ -129,8 +136,7 @@ class Transaction:
         """At the end of data: refuse, or commit and only then say 250."""
         assert self._writer is not None
         assert self._envelope is not None
-        if fault is None and self._header.hops > MOST_HOPS:
-            fault = TOO_MANY_HOPS
+        fault = fault or self._header_fault(self._envelope)
         if fault is not None:
             self.abort()
             self._log_refusal(fault)
@@ -140,6 +146,19 @@ class Transaction:
         committed = self._intake.bridge.deferred(self._writer.commit(self._envelope))
         self._writer = None
         return committed.addCallbacks(self._committed, self._not_committed)
+
+    def _header_fault(self, envelope: Envelope) -> Reply | None:
+        header = self._header
+        if header.is_too_long:
+            return HEADER_TOO_LONG
+        if header.hops > MOST_HOPS:
+            return TOO_MANY_HOPS
+        # A loop is refused here: a bounce later would go to whomever a stranger named as the sender.
+        if header.delivered_to and any(
+            str(one.address).lower().encode() in header.delivered_to for one in envelope.recipients
+        ):
+            return LOOPS
+        return None
 
     def _committed(self, entry: Entry) -> Reply:
         maillog.accepted(entry, self.facts.session)

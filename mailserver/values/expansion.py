@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from mailserver.values.account import Alias, Resolution
+from mailserver.values.account import Alias, LocalUser, Resolution
 from mailserver.values.address import Address
 from mailserver.values.envelope import EXPANDED, Recipient
 
@@ -13,8 +13,11 @@ MOST_RECIPIENTS = 100_000
 """What one message may expand to; a table of aliases that goes beyond it is a mistake."""
 
 
-def final_addresses(resolve: Callable[[Address], Resolution], address: Address) -> list[Address]:
-    """The addresses that ``address`` ends at, in order, without repetition; a loop adds nothing.
+def final_addresses(
+    resolve: Callable[[Address], Resolution], address: Address
+) -> dict[tuple[str, str], Address]:
+    """The addresses that ``address`` ends at, in order, each under the key of its mailbox: a user's
+    spellings and details are one mailbox. A loop adds nothing.
 
     Raises:
         OverflowError: there are more than ``MOST_RECIPIENTS``.
@@ -33,14 +36,15 @@ def final_addresses(resolve: Callable[[Address], Resolution], address: Address) 
         if isinstance(answer, Alias):
             stack.extend(reversed(answer.targets))
         else:
-            final[current.key] = current
-    return list(final.values())
+            mailbox = answer.account.address if isinstance(answer, LocalUser) else current
+            final.setdefault(mailbox.key, current)
+    return final
 
 
 def final_recipients(
     resolve: Callable[[Address], Resolution], asked: Iterable[tuple[Address, str, frozenset[str]]]
 ) -> tuple[Recipient, ...]:
-    """One ``Recipient`` for each final address, however many ways lead to it.
+    """One ``Recipient`` for each mailbox here and each address elsewhere, however many ways lead to it.
 
     ``asked`` holds what RCPT said: forward-path, ORCPT, NOTIFY.  When several stand behind an
     address and its sender wants to hear of success, the expansion is that success: the address is
@@ -53,9 +57,9 @@ def final_recipients(
         if len(addresses) > 1 and "SUCCESS" in notify:
             expanded.append(Recipient(0, original, original, orcpt, frozenset({EXPANDED, "SUCCESS"})))
             notify = notify - {"SUCCESS"} or frozenset({"NEVER"})
-        for address in addresses:
-            if address.key not in found:
-                found[address.key] = Recipient(len(found), address, original, orcpt, notify)
+        for key, address in addresses.items():
+            if key not in found:
+                found[key] = Recipient(len(found), address, original, orcpt, notify)
     if not expanded:
         return tuple(found.values())
     return (*found.values(), *(replace(one, number=len(found) + n) for n, one in enumerate(expanded)))

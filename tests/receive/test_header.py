@@ -60,6 +60,21 @@ def test_date_and_message_id_are_added_at_the_headers_end(
     assert mended.count(b"\r\nMessage-ID: <") == 1
 
 
+@pytest.mark.parametrize("step", [3, 10_000])
+def test_where_a_message_has_been_is_known(step: int) -> None:
+    reader = read(b"Delivered-To: Ada@Example.test \r\nX: y\r\ndelivered-to:bob@b.test\r\n\r\n", step)[1]
+    assert reader.delivered_to == [b"ada@example.test", b"bob@b.test"]
+
+
+def test_a_header_without_end_is_noticed_and_costs_no_memory() -> None:
+    reader = HeaderReader(False, "mx.example.test")
+    for n in range(20_000):
+        line = b"Field-%d: %s\r\n" % (n, b"x" * 100)
+        assert reader.feed(line) == line
+    assert reader.is_too_long
+    assert reader.fields == {}
+
+
 def test_only_what_is_missing_is_added() -> None:
     mended = read(b"Date: then\r\n\r\n", 100, mend=True)[0]
     assert mended.startswith(b"Date: then\r\nMessage-ID: <")

@@ -125,7 +125,10 @@ def test_expansion_follows_aliases_and_ends_loops() -> None:
     resolve = directory(
         {"a@x.test": ["b@x.test", "c@x.test"], "b@x.test": ["a@x.test", "d@x.test", "c@x.test"]}
     )
-    assert [str(a) for a in final_addresses(resolve, address_from("a@x.test"))] == ["d@x.test", "c@x.test"]  # type: ignore[arg-type]
+    assert [str(a) for a in final_addresses(resolve, address_from("a@x.test")).values()] == [
+        "d@x.test",
+        "c@x.test",
+    ]  # type: ignore[arg-type]
 
 
 def test_each_final_recipient_is_there_once() -> None:
@@ -136,6 +139,15 @@ def test_each_final_recipient_is_there_once() -> None:
         (0, "ada@x.test", "all@x.test"),
         (1, "bob@X.test", "all@x.test"),
     ]
+
+
+def test_spellings_of_one_mailbox_are_one_recipient() -> None:
+    account = Account(address_from("ada@x.test"))
+    asked = [
+        (address_from(t), "", frozenset[str]()) for t in ("ada@x.test", "ADA@x.test", "ada+lists@X.test")
+    ]
+    found = final_recipients(lambda _: LocalUser(account), asked)
+    assert [str(r.address) for r in found] == ["ada@x.test"]
 
 
 @given(st.text())
