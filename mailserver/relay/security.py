@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
@@ -58,25 +58,34 @@ class TransportSecurity:
         self._memory = memory
         self._reports = reports
 
-    async def of(self, envelope: Envelope, domain: str, exchanges: Sequence[Exchange]) -> Sequence[Security]:
+    def demands(
+        self, domain: str, exchanges: Sequence[Exchange], envelope: Envelope
+    ) -> Sequence[Security] | Deferred[Sequence[Security]]:
         """One ``Security`` for each of the exchanges of ``domain``, for mail with this envelope.
 
-        It waits for nothing where the answers are known, and never fails but by a bug.
+        A Deferred only when something has to be asked first; it never fails but by a bug.
         """
         key = domain_key(domain)
         if envelope.tls_optional and not envelope.require_tls:
             # The sender would rather have it delivered (RFC 8689 §4.3).
             return [_plain(key)] * len(exchanges)
         policy = self._sts.policy(key) if self._sts is not None else None
+        by_dane = self._resolver is not None and any(e.listed and e.authentic for e in exchanges)
+        if by_dane or isinstance(policy, Deferred):
+            return Deferred.fromCoroutine(self._ask(key, exchanges, envelope.require_tls, policy))
+        floor = _plain(key)
+        return [self._by_policy(key, e, policy, floor, envelope.require_tls) for e in exchanges]
+
+    async def _ask(
+        self,
+        domain: str,
+        exchanges: Sequence[Exchange],
+        require_tls: bool,
+        policy: Deferred[STSPolicy | None] | STSPolicy | None,
+    ) -> Sequence[Security]:
         if isinstance(policy, Deferred):
             policy = await policy
-        securities: list[Security] = []
-        for exchange in exchanges:
-            security = await self._decide(key, exchange, envelope.require_tls, policy)
-            if not security.domain:
-                security = replace(security, domain=key)
-            securities.append(security)
-        return securities
+        return [await self._decide(domain, exchange, require_tls, policy) for exchange in exchanges]
 
     def refused(self, security: Security, host: str, address: str) -> None:
         """No session was tried, because ``security`` forbids it."""
@@ -86,19 +95,26 @@ class TransportSecurity:
             self._reports.count(security.domain, security, host, address, wrong)
 
     def observed(
-        self, security: Security, host: str, address: str, reached: Protection | None, wrong: Mismatch | None
+        self,
+        domains: Iterable[str],
+        security: Security,
+        host: str,
+        address: str,
+        reached: Protection | None,
+        wrong: Mismatch | None,
     ) -> None:
-        """What became of a new session with ``host`` that got as far as TLS: ``reached`` when it is
-        protected, ``wrong`` when it is not as it should be."""
+        """What became of a new session with ``host``, for mail to ``domains``, that got as far as TLS:
+        ``reached`` when it is protected, ``wrong`` when it is not as it should be."""
         if self._memory is not None:
             self._memory.learn(host, reached is not None, expected=security.level > Level.CLEAR)
         if wrong is not None:
             self._doubt(security)
-        if self._reports is None or not security.domain or security.level is Level.CLEAR:
+        if self._reports is None or security.level is Level.CLEAR:
             return
         if wrong is None and security.failure:
             wrong = Mismatch(security.failure, "")
-        self._reports.count(security.domain, security, host, address, wrong)
+        for domain in domains:
+            self._reports.count(domain_key(domain), security, host, address, wrong)
 
     def _doubt(self, security: Security) -> None:
         if self._sts is not None and security.by == MTA_STS:
@@ -114,7 +130,7 @@ class TransportSecurity:
         if self._resolver is not None and exchange.listed and exchange.authentic:
             by_dane = await self._by_dane(self._resolver, domain, exchange)
             if by_dane.by or by_dane.refused:
-                return replace(by_dane, require_tls=require_tls)
+                return replace(by_dane, require_tls=require_tls, domain=domain)
             floor = by_dane
         return self._by_policy(domain, exchange, policy, floor, require_tls)
 
@@ -156,8 +172,10 @@ class TransportSecurity:
         elif floor.level is Level.OPPORTUNISTIC:
             security = self._without_policy(domain)
         if require_tls:
-            return _with_require_tls(security, host, domain, exchange)
-        return self._remembered(exchange.name, security)
+            security = _with_require_tls(security, host, domain, exchange)
+        else:
+            security = self._remembered(exchange.name, security)
+        return security if security.domain else replace(security, domain=domain)
 
     def _without_policy(self, domain: str) -> Security:
         """Nothing is demanded; with what to report when there should have been a policy."""
@@ -179,18 +197,6 @@ class TransportSecurity:
 @lru_cache(maxsize=4096)
 def _plain(domain: str) -> Security:
     return Security(domain=domain)
-
-
-def over_route(security: Security, envelope: Envelope, host: str) -> Security:
-    """What an administrator's route demands of its next hop; REQUIRETLS may ask for more, but never for
-    what he forbids. His word is as good as a safe look-up (RFC 8689 §4.2.1)."""
-    if not envelope.require_tls:
-        return security
-    if security.level is Level.CLEAR:
-        return _refused_for_require_tls(f"the route to {host} is without TLS")
-    if security.level is Level.VERIFIED:
-        return replace(security, require_tls=True)
-    return replace(security, level=Level.VERIFIED, by=WEBPKI, names=(domain_key(host),), require_tls=True)
 
 
 async def _tlsa_of(resolver: Resolver, exchange: Exchange) -> tuple[str, tuple[TLSA, ...]]:

@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.durable import Disk
 from mailserver.interfaces import Exchange, LookupDelayed
 from mailserver.relay.protection import (
-    CLEAR,
     DANE,
     MTA_STS,
     OPPORTUNISTIC,
@@ -23,7 +21,7 @@ from mailserver.relay.protection import (
     Security,
 )
 from mailserver.relay.resolver import NameNotFound
-from mailserver.relay.security import TransportSecurity, over_route
+from mailserver.relay.security import TransportSecurity
 from mailserver.relay.sts_policy import STSPolicy
 from mailserver.relay.tls_memory import TLSMemory
 from mailserver.values.address import Address
@@ -101,10 +99,15 @@ class DemandsTests(SynchronousTestCase):
         self.dns: Any = DNS({} if records is None else {name: records})
         policies: Any = sts
         self.security = TransportSecurity(self.dns if dane else None, policies, memory)
-        found = Deferred.fromCoroutine(self.security.of(envelope, "B.test", [exchange]))
-        (security,) = self.successResultOf(found)
+        (security,) = self.demanded(self.security, "B.test", exchange, envelope)
         assert security.domain == "b.test"
         return security
+
+    def demanded(
+        self, security: TransportSecurity, domain: str, exchange: Exchange, envelope: Envelope = MAIL
+    ) -> Any:
+        found = security.demands(domain, [exchange], envelope)
+        return self.successResultOf(found) if isinstance(found, Deferred) else found
 
     # KumoMTA's table, row after row ---------------------------------------------------------------
 
@@ -141,8 +144,13 @@ class DemandsTests(SynchronousTestCase):
         self.dns = DNS({"_25._tcp.mx.b.test": [USABLE]})
         self.dns.insecure.add("_25._tcp.mx.b.test")
         security = TransportSecurity(self.dns)
-        (found,) = self.successResultOf(Deferred.fromCoroutine(security.of(MAIL, "b.test", [SECURE])))
+        (found,) = self.demanded(security, "b.test", SECURE)
         assert found == OPPORTUNISTIC
+
+    def test_what_is_known_makes_nobody_wait(self) -> None:
+        known: Any = Policies("enforce", "mx.b.test")
+        for security in (TransportSecurity(), TransportSecurity(None, known)):
+            assert not isinstance(security.demands("b.test", [SECURE], MAIL), Deferred)
 
     def test_turned_off_nothing_is_asked(self) -> None:
         assert self.decide(SECURE, [USABLE], dane=False) == OPPORTUNISTIC
@@ -234,11 +242,13 @@ class DemandsTests(SynchronousTestCase):
         policies, reports = Policies("enforce", "mx.b.test"), Counter()
         given: Any = policies
         security = TransportSecurity(None, given, None, reports)
-        (found,) = self.successResultOf(Deferred.fromCoroutine(security.of(MAIL, "b.test", [PLAIN])))
-        security.observed(found, "mx.b.test", "192.0.2.1", Protection("TLSv1.3", "X", MTA_STS), None)
+        (found,) = self.demanded(security, "b.test", PLAIN)
+        security.observed(
+            ["b.test"], found, "mx.b.test", "192.0.2.1", Protection("TLSv1.3", "X", MTA_STS), None
+        )
         assert policies.doubted == []
         wrong = Mismatch("certificate-expired", "old")
-        security.observed(found, "mx.b.test", "192.0.2.1", None, wrong)
+        security.observed(["b.test"], found, "mx.b.test", "192.0.2.1", None, wrong)
         assert policies.doubted == ["b.test"]
         assert [kind for _, _, kind in reports.counted] == ["good", "certificate-expired"]
 
@@ -246,7 +256,7 @@ class DemandsTests(SynchronousTestCase):
         reports = Counter()
         given: Any = Policies("enforce", "mx.other.test")
         security = TransportSecurity(None, given, None, reports)
-        (found,) = self.successResultOf(Deferred.fromCoroutine(security.of(MAIL, "b.test", [PLAIN])))
+        (found,) = self.demanded(security, "b.test", PLAIN)
         security.refused(found, "mx.b.test", "192.0.2.1")
         assert reports.counted == [("b.test", "mx.b.test", "validation-failure")]
 
@@ -256,22 +266,6 @@ def test_domains_that_demand_the_same_share_sessions() -> None:
     assert one == replace(one, domain="c.test")
     assert one != replace(one, require_tls=True)
     assert one != OPPORTUNISTIC
-
-
-@pytest.mark.parametrize(
-    ("route", "level", "refused"),
-    [
-        (OPPORTUNISTIC, Level.VERIFIED, False),
-        (Security(Level.VERIFIED, WEBPKI, ("h",), implicit=True), Level.VERIFIED, False),
-        (CLEAR, Level.VERIFIED, True),
-    ],
-)
-def test_require_tls_over_a_route(route: Security, level: Level, refused: bool) -> None:
-    assert over_route(route, MAIL, "h") is route
-    found = over_route(route, REQUIRED, "h")
-    assert (found.level, bool(found.refused)) == (level, refused)
-    assert found.require_tls
-    assert found.implicit == route.implicit
 
 
 def test_memory(tmp_path: Any) -> None:
