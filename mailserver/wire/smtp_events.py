@@ -10,11 +10,15 @@ from mailserver.values.reply import Reply
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one listener offers. ``role`` is ``"smtp"`` or ``"submission"``.
+    """What one listener offers. ``role`` is ``"smtp"``, ``"submission"`` or ``"lmtp"``.
 
     ``message_size`` is in octets, ``recipients`` is for one transaction.  ``mechanisms`` are SASL
     names in upper case, offered on the role ``submission`` alone, and in the clear only with
     ``cleartext_auth``.  ``normalize``: bare line ends in content are mended and not refused.
+
+    ``future_release`` is the longest delay in seconds that a submission may ask for (RFC 4865; 0:
+    none); ``require_tls``: messages can be kept to verified TLS (RFC 8689); ``etrn``: there are
+    domains whose queue may be started (RFC 1985).
     """
 
     hostname: str
@@ -25,11 +29,14 @@ class Offer:
     mechanisms: tuple[str, ...] = ()
     cleartext_auth: bool = False
     normalize: bool = False
+    future_release: int = 0
+    require_tls: bool = False
+    etrn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """EHLO (``extended``) or HELO. An open transaction has ended (RFC 5321 §4.1.4).
+    """EHLO or LHLO (``extended``), or HELO. An open transaction has ended (RFC 5321 §4.1.4).
 
     ``name`` has 1 to 255 characters, each a letter, a digit or one of ``.-_:[]?``, the last
     standing for whatever else the client sent: it is fit for headers and logs.
@@ -48,9 +55,13 @@ class Hello:
 class MailFrom:
     """MAIL. ``path`` may be the null sender; ``size`` is what SIZE declared, 0 when it did not.
 
-    ``body`` is ``"7BIT"`` or ``"8BITMIME"`` (RFC 6152), ``ret`` is ``"FULL"``, ``"HDRS"`` or
-    ``""``; ``envid`` is as it was sent, in xtext (RFC 3461 §4.4); ``auth`` is decoded: a mailbox,
-    ``"<>"``, or ``""`` when it was not given (RFC 4954 §5).
+    ``body`` is ``"7BIT"``, ``"8BITMIME"`` (RFC 6152) or ``"BINARYMIME"`` (RFC 3030), ``ret`` is
+    ``"FULL"``, ``"HDRS"`` or ``""``; ``envid`` is as it was sent, in xtext (RFC 3461 §4.4); ``auth``
+    is decoded: a mailbox, ``"<>"``, or ``""`` when it was not given (RFC 4954 §5).
+
+    ``by`` is a time in seconds from now, perhaps past, and ``"R"``, ``"N"``, ``"RT"``, ``"NT"`` or
+    ``""`` (RFC 2852); ``hold_for`` is in seconds, ``hold_until`` in seconds since the epoch, at most
+    one is not 0 (RFC 4865); ``priority`` is -9 to 9 (RFC 6710).
     """
 
     path: Address
@@ -60,6 +71,11 @@ class MailFrom:
     ret: str = ""
     envid: str = ""
     auth: str = ""
+    by: tuple[int, str] = (0, "")
+    hold_for: int = 0
+    hold_until: float = 0.0
+    priority: int = 0
+    require_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +93,16 @@ class RcptTo:
 
 @dataclass(frozen=True, slots=True)
 class DataBegin:
-    """DATA. 354 goes on to the content; any other answer ends the transaction."""
+    """DATA, or the first BDAT (``chunked``). 354 goes on to the content, and is not said to BDAT;
+    any other answer ends the transaction."""
+
+    chunked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ContentChunk:
-    """Some content in canonical form, dots un-stuffed, never empty. Needs no answer."""
+    """Some content in canonical form, dots un-stuffed, binary parts in base64, never empty. Needs no
+    answer."""
 
     octets: bytes
 
@@ -91,7 +111,7 @@ class ContentChunk:
 class ContentEnd:
     """The end of data. With a ``fault``, forget the content and answer with it.
 
-    The answer ends the transaction, whatever it is.
+    The answer ends the transaction, whatever it is; over LMTP it is said once for each recipient.
     """
 
     fault: Reply | None
@@ -142,6 +162,13 @@ class Expand:
 
 
 @dataclass(frozen=True, slots=True)
+class StartQueue:
+    """ETRN: what waits for ``domain`` should be tried now (RFC 1985)."""
+
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A command was refused and its reply is already queued. Needs no answer.
 
@@ -168,5 +195,6 @@ Event = (
     | Quit
     | Verify
     | Expand
+    | StartQueue
     | Refused
 )

@@ -5,18 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from mailserver.values.reply import Reply, reply
-from mailserver.wire.sasl_mechanisms import usable
 from mailserver.wire.smtp_events import Offer
-from mailserver.wire.smtp_table import (
-    AUTHENTICATED,
-    COMMANDS,
-    LINE_OCTETS,
-    MECHANISMS,
-    PRIVATE,
-    STARTTLS,
-    TLS,
-    Command,
-)
+from mailserver.wire.smtp_table import COMMANDS, EXTENSIONS, LINE_OCTETS, LMTP, Command
 
 _EXAMPLE = (
     "Example, line by line:",
@@ -31,19 +21,15 @@ _EXAMPLE = (
 
 
 @lru_cache(maxsize=256)
-def extensions(offer: Offer, facts: int) -> tuple[str, ...]:
-    """The lines of the EHLO reply after its first (RFC 5321 §4.1.1.1), as they are true now."""
-    lines = [f"SIZE {offer.message_size}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "SMTPUTF8"]
-    if facts & STARTTLS:
-        lines.append("STARTTLS")
-    if facts & MECHANISMS and facts & PRIVATE and not facts & AUTHENTICATED:
-        lines.append(f"AUTH {' '.join(usable(offer.mechanisms, facts & TLS != 0))}")
-    return (*lines, "HELP")
+def extensions(offer: Offer, facts: int, latest: str = "") -> tuple[str, ...]:
+    """The lines of the EHLO reply after its first (RFC 5321 §4.1.1.1), as they are true now; ``latest`` as
+    in ``smtp_table.EXTENSIONS``."""
+    return tuple(row.line(offer, facts, latest) for row in EXTENSIONS if facts & row.bits == row.wanted)
 
 
 def overview(offer: Offer, facts: int) -> Reply:
     """What is legal now, the limits and one example (RFC 5321 §4.1.1.8)."""
-    legal = [command.syntax for command in COMMANDS.values() if command.objection(facts) is None]
+    legal = [command.syntax for command in COMMANDS[offer.role].values() if command.objection(facts) is None]
     return reply(
         214,
         "2.0.0",
@@ -51,8 +37,12 @@ def overview(offer: Offer, facts: int) -> Reply:
         *(f"  {syntax}" for syntax in legal),
         f"Limits: {offer.message_size} octets a message, {offer.recipients} recipients,",
         f"  {LINE_OCTETS} octets a command line, 998 octets a line of text",
-        *_EXAMPLE,
+        *_example(offer.role),
     )
+
+
+def _example(role: str) -> tuple[str, ...]:
+    return tuple(line.replace("EHLO", "LHLO") for line in _EXAMPLE) if role == LMTP else _EXAMPLE
 
 
 def topic(command: Command, facts: int) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mailserver.values.reply import Reply, reply
 from mailserver.wire import grammar, smtp_help, smtp_parameters
 from mailserver.wire.sasl_mechanisms import usable
+from mailserver.wire.smtp_chunks import BinaryScanner, ChunkReader, TextScanner, chunk_from
 from mailserver.wire.smtp_data import ContentScanner
 from mailserver.wire.smtp_events import (
     AuthBegin,
@@ -26,6 +28,7 @@ from mailserver.wire.smtp_events import (
     RcptTo,
     Refused,
     Reset,
+    StartQueue,
     StartTLS,
     Verify,
 )
@@ -33,11 +36,15 @@ from mailserver.wire.smtp_table import (
     ATTEMPTED,
     AUTH_LINE_OCTETS,
     AUTHENTICATED,
+    BINARY,
+    CHUNKED,
     COMMANDS,
     ENTITLED,
+    FUTURE_RELEASE,
     HELLO,
     IN_TRANSACTION,
     LINE_OCTETS,
+    LMTP,
     RECIPIENT,
     TLS,
     TRANSACTION,
@@ -52,10 +59,13 @@ _CONTROLS = bytes([*range(0x20), 0x7F])
 _NAME_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]")
 _CLEAN = bytes(n if n in _NAME_OCTETS else ord("?") for n in range(256))
 
-# What the next octets are; the first two come in lines.
-_COMMANDS, _EXCHANGE, _CONTENT, _HANDSHAKE, _CLOSED = range(5)
+# What the next octets are; the first two come in lines, and lines may follow the third in one piece.
+_COMMANDS, _EXCHANGE, _CHUNK, _CONTENT, _HANDSHAKE, _CLOSED = range(6)
 
 _DONE = b"250 2.0.0 OK\r\n"
+_CHUNK_DONE = b"250 2.0.0 Chunk received\r\n"
+# What follows the line cannot be told from commands any more, so nothing of it is read.
+_BAD_CHUNK = reply(501, "5.5.4", "Syntax: BDAT octets [LAST]; closing the connection", hang_up=True)
 _LINE_TOO_LONG = reply(500, "5.5.2", "Command line too long")
 _EXCHANGE_TOO_LONG = reply(500, "5.5.6", "Authentication exchange line too long")
 _EMPTY = reply(500, "5.5.2", "Empty command; HELP lists the commands")
@@ -67,6 +77,8 @@ _BAD_MECHANISM = reply(504, "5.5.4", "Unknown authentication mechanism; EHLO lis
 _TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients; send the message again to the others")
 _TOO_LARGE = reply(552, "5.3.4", "Message size exceeds the limit")
 _NEEDS_SMTPUTF8 = reply(553, "5.6.7", "An address outside ASCII needs SMTPUTF8 on MAIL")
+_TWO_RELEASES = reply(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
+_NO_DOMAIN = reply(501, "5.5.4", "Syntax: ETRN domain")
 _TOO_IDLE = reply(450, "4.7.0", "Too many commands without a message")
 
 
@@ -76,12 +88,12 @@ def _octets(answer: Reply) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _welcome(offer: Offer, facts: int, answer: Reply, extended: bool) -> bytes:
+def _welcome(offer: Offer, facts: int, answer: Reply, extended: bool, latest: str) -> bytes:
     """The reply that begins with our name and, for EHLO, goes on with what is offered now."""
     first, *others = answer.lines
     if first.partition(" ")[0] != offer.hostname:
         first = f"{offer.hostname} {first}".rstrip()
-    offered = smtp_help.extensions(offer, facts) if extended else ()
+    offered = smtp_help.extensions(offer, facts, latest) if extended else ()
     return Reply(250, "", (first, *others, *offered)).encode()
 
 
@@ -95,6 +107,12 @@ class SmtpServer:
     A command line may end in a bare LF, for people with netcat; content may not (see
     ``ContentScanner``).  Addresses are parsed as ``grammar.path`` says.
 
+    BDAT's octets are counted, not searched; those of a refused one are read and dropped before the
+    refusal is said (RFC 3030 §2).  A BDAT that cannot be read ends the session: nobody could tell
+    what follows it from commands.
+
+    ``now`` gives seconds since the epoch, for FUTURERELEASE in the EHLO reply.
+
     ``plaintext_pending`` is true when octets came behind STARTTLS before TLS had begun: an
     injection, or a client that does not follow RFC 3207 §4; they are dropped, and the connection
     should be.
@@ -103,9 +121,13 @@ class SmtpServer:
     __slots__ = (
         "_at_hand",
         "_buffer",
+        "_chunk_refusal",
+        "_chunks",
+        "_commands",
         "_facts",
         "_idle",
         "_mode",
+        "_now",
         "_offer",
         "_output",
         "_position",
@@ -116,9 +138,11 @@ class SmtpServer:
         "plaintext_pending",
     )
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, now: Callable[[], float] = time.time) -> None:
         self.plaintext_pending = False
         self._offer = offer
+        self._now = now
+        self._commands = _READERS[offer.role]
         self._facts = facts_at_start(offer, tls=False)
         self._mode = _COMMANDS
         self._buffer = b""
@@ -127,6 +151,8 @@ class SmtpServer:
         self._output: list[bytes] = []
         self._at_hand: Event | None = None
         self._scanner: ContentScanner | None = None
+        self._chunks: ChunkReader | None = None
+        self._chunk_refusal: tuple[Reply, int] | None = None
         self._recipients = 0
         self._smtputf8 = False
         self._idle = 0
@@ -135,8 +161,8 @@ class SmtpServer:
 
     @property
     def is_reading_content(self) -> bool:
-        """Whether the next octets are content: between 354 and the end of data."""
-        return self._mode == _CONTENT and self._at_hand is None
+        """Whether content is on its way: between 354 and the end of data, or between first and last BDAT."""
+        return self._at_hand is None and (self._mode == _CONTENT or self._facts & CHUNKED != 0)
 
     @property
     def is_handshaking(self) -> bool:
@@ -157,7 +183,10 @@ class SmtpServer:
 
     def greet(self) -> None:
         """Queue the greeting (RFC 5321 §3.1)."""
-        self._output.append(f"220 {self._offer.hostname} ESMTP ready; HELP lists the commands\r\n".encode())
+        protocol = "LMTP" if self._offer.role == LMTP else "ESMTP"
+        self._output.append(
+            f"220 {self._offer.hostname} {protocol} ready; HELP lists the commands\r\n".encode()
+        )
 
     def feed(self, octets: bytes) -> None:
         """Take octets from the client."""
@@ -197,7 +226,12 @@ class SmtpServer:
             return None
         if self._mode == _CONTENT:
             return self._next_content()
-        while self._mode <= _EXCHANGE:
+        while self._mode <= _CHUNK:
+            if self._mode == _CHUNK:
+                event = self._next_chunk()
+                if event is not None or self._mode == _CHUNK:
+                    return event
+                continue
             if self._swallowing and not self._swallow():
                 return None
             buffer, begin = self._buffer, self._position
@@ -217,7 +251,7 @@ class SmtpServer:
     def _longest_line(self) -> int:
         if self._mode == _EXCHANGE:
             return AUTH_LINE_OCTETS
-        row = COMMANDS.get(self._first_word())
+        row = COMMANDS[self._offer.role].get(self._first_word())
         return row.longest if row else LINE_OCTETS
 
     def _first_word(self) -> bytes:
@@ -229,7 +263,8 @@ class SmtpServer:
         if self._mode == _EXCHANGE:
             self._mode = _COMMANDS
             return self._refuse(_EXCHANGE_TOO_LONG, "AUTH")
-        return self._refuse(_LINE_TOO_LONG, _shown(self._first_word()))
+        verb = self._first_word()
+        return self._refuse(_BAD_CHUNK if verb == b"BDAT" else _LINE_TOO_LONG, _shown(verb))
 
     def _swallow(self) -> bool:
         """Drop octets up to the next line feed; whether it was there."""
@@ -258,18 +293,55 @@ class SmtpServer:
             return self._ask(ContentEnd(scanner.fault))
         return None
 
+    def _next_chunk(self) -> Event | None:
+        """Octets that BDAT has announced; with ``None`` the chunk is at its end, or more must come."""
+        if self._chunk_refusal is not None:
+            return self._drop_octets(*self._chunk_refusal)
+        chunks = self._chunks
+        assert chunks is not None
+        begin = self._position
+        piece = self._buffer[begin : begin + chunks.left]
+        if piece:
+            self._position = begin + len(piece)
+            if content := chunks.take(piece):
+                return ContentChunk(content)
+        if chunks.left:
+            return None
+        if chunks.is_last and (content := chunks.finish()):
+            return ContentChunk(content)
+        self._mode = _COMMANDS
+        if chunks.is_last or chunks.fault:
+            # A fault ends the transaction at once: later chunks then come without one.
+            return self._ask(ContentEnd(chunks.fault))
+        self._output.append(_CHUNK_DONE)
+        return None
+
+    def _drop_octets(self, refusal: Reply, left: int) -> Event | None:
+        """Drop what belongs to a refused BDAT; then say why."""
+        there = min(left, len(self._buffer) - self._position)
+        self._position += there
+        if there < left:
+            self._chunk_refusal = refusal, left - there
+            return None
+        self._chunk_refusal = None
+        self._mode = _COMMANDS
+        return self._refuse(refusal, "BDAT")
+
     def _command(self, line: bytes) -> Event | None:
         if len(line.translate(None, _CONTROLS)) != len(line):
-            return self._refuse(_CONTROL_OCTETS, _shown(line.partition(b" ")[0]))
+            verb = line.lstrip(b" ").partition(b" ")[0]
+            return self._refuse(_BAD_CHUNK if verb.upper() == b"BDAT" else _CONTROL_OCTETS, _shown(verb))
         verb, _, argument = line.strip(b" ").partition(b" ")
-        row = _READERS.get(verb) or _READERS.get(verb.upper())
+        row = self._commands.get(verb) or self._commands.get(verb.upper())
         if row is None:
             return self._refuse(_UNKNOWN if verb else _EMPTY, _shown(verb))
         command, read = row
         objection = command.objection(self._facts)
-        if objection is not None:
-            return self._refuse(objection, command.verb)
         argument = argument.lstrip(b" ")
+        if objection is not None:
+            if command.verb == "BDAT":
+                return self._refuse_chunk(argument, objection)
+            return self._refuse(objection, command.verb)
         if argument if command.argument == "none" else not argument and command.argument == "needed":
             return self._refuse(command.bad_syntax, command.verb)
         return read(self, argument, command)
@@ -280,6 +352,8 @@ class SmtpServer:
 
     def _refuse(self, answer: Reply, command: str) -> Refused:
         self._output.append(_octets(answer))
+        if answer.hang_up:
+            self._close()
         return Refused(answer, command)
 
     # -- one command each ----------------------------------------------------------------------
@@ -288,14 +362,14 @@ class SmtpServer:
         if len(argument) > grammar.DOMAIN_OCTETS:
             return self._refuse(_NAME_TOO_LONG, command.verb)
         self._end_transaction()
-        return self._ask(Hello(argument.translate(_CLEAN).decode("ascii"), command.verb == "EHLO"))
+        return self._ask(Hello(argument.translate(_CLEAN).decode("ascii"), command.verb != "HELO"))
 
     def _mail(self, argument: bytes, command: Command) -> Event:
         try:
             path = grammar.path(argument, b"FROM:")
             if path is None:
                 return self._refuse(command.bad_syntax, "MAIL")
-            fields: Any = smtp_parameters.parse(path.rest, smtp_parameters.MAIL_PARAMETERS)
+            fields: Any = smtp_parameters.parse(path.rest, smtp_parameters.MAIL_PARAMETERS, self._facts)
         except grammar.Malformed as why:
             return self._refuse(_bad_path("5.1.7", "sender", why, command), "MAIL")
         except smtp_parameters.Unacceptable as why:
@@ -309,6 +383,8 @@ class SmtpServer:
             return reply(501, "5.1.7", "A sender address needs @ and a domain")
         if not event.smtputf8 and not event.path.is_ascii:
             return _NEEDS_SMTPUTF8
+        if event.hold_for and event.hold_until:
+            return _TWO_RELEASES
         return _TOO_LARGE if event.size > self._offer.message_size else None
 
     def _rcpt(self, argument: bytes, command: Command) -> Event:
@@ -336,6 +412,33 @@ class SmtpServer:
     def _data(self, argument: bytes, command: Command) -> Event:
         return self._ask(DataBegin())
 
+    def _bdat(self, argument: bytes, command: Command) -> Event | None:
+        found = chunk_from(argument)
+        if found is None:
+            return self._refuse(_BAD_CHUNK, "BDAT")
+        octets, is_last = found
+        if not octets and not is_last:
+            self._idle += 1
+            if self._idle > IDLE_COMMANDS:
+                return self._refuse(_TOO_IDLE, "BDAT")
+        if self._chunks is None:
+            binary = self._facts & BINARY != 0
+            limit = self._offer.message_size
+            scanner = BinaryScanner(limit) if binary else TextScanner(limit, normalize=self._offer.normalize)
+            self._chunks = ChunkReader(scanner)
+        self._chunks.begin(octets, is_last)
+        if not self._facts & CHUNKED:
+            return self._ask(DataBegin(chunked=True))
+        self._mode = _CHUNK
+        return None
+
+    def _refuse_chunk(self, argument: bytes, refusal: Reply) -> Event | None:
+        found = chunk_from(argument)
+        if found is None:
+            return self._refuse(_BAD_CHUNK, "BDAT")
+        self._mode = _CHUNK
+        return self._drop_octets(refusal, found[0])
+
     def _rset(self, argument: bytes, command: Command) -> Event:
         self._end_transaction()
         return self._ask(Reset())
@@ -353,7 +456,7 @@ class SmtpServer:
     def _help(self, argument: bytes, command: Command) -> Event | None:
         if not argument:
             return self._say(smtp_help.overview(self._offer, self._facts).encode(), command)
-        row = COMMANDS.get(argument.upper())
+        row = COMMANDS[self._offer.role].get(argument.upper())
         if row is None:
             return self._refuse(smtp_help.NO_SUCH_TOPIC, "HELP")
         return self._say(smtp_help.topic(row, self._facts).encode(), command)
@@ -372,6 +475,15 @@ class SmtpServer:
         except grammar.Malformed as why:
             return self._refuse(reply(501, "5.5.2", f"The argument is malformed: {why}"), command.verb)
         return self._ask(Verify(text) if command.verb == "VRFY" else Expand(text))
+
+    def _etrn(self, argument: bytes, command: Command) -> Event:
+        """RFC 1985 §5.2: ``@domain`` means its subdomains too, ``#name`` a queue by name; we have neither."""
+        if argument[:1] in b"@#":
+            return self._refuse(_NO_DOMAIN, command.verb)
+        try:
+            return self._ask(StartQueue(grammar.mailbox(b"etrn@" + argument).domain))
+        except grammar.Malformed:
+            return self._refuse(_NO_DOMAIN, command.verb)
 
     def _auth(self, argument: bytes, command: Command) -> Event:
         word, space, response = argument.partition(b" ")
@@ -409,15 +521,44 @@ class SmtpServer:
         kind = type(event)
         if kind is Hello:
             self._answer_hello(reply, event)
+        elif kind is DataBegin and event.chunked:  # type: ignore[union-attr]
+            self._begin_chunks(reply)
         else:
             # A reply to the end of data names the message, so caching it would only waste memory.
-            self._output.append(reply.encode() if kind is ContentEnd else _octets(reply))
+            self._output.append(self._last_words(reply) if kind is ContentEnd else _octets(reply))
             follow = _FOLLOW.get(kind)
             if follow is not None:
                 follow(self, reply, event)
         if reply.hang_up:
-            self._mode = _CLOSED
-            self._drop_buffer()
+            self._close()
+
+    def _close(self) -> None:
+        """Nothing more is read."""
+        self._mode = _CLOSED
+        self._drop_buffer()
+
+    def _last_words(self, reply: Reply) -> bytes:
+        """The reply to the end of data; over LMTP once for each recipient, but for a piece that was
+        not the last (RFC 2033 §4.2, §4.3)."""
+        octets = reply.encode()
+        if self._offer.role == LMTP and not reply.hang_up and (self._chunks is None or self._chunks.is_last):
+            return octets * self._recipients
+        return octets
+
+    def _begin_chunks(self, answer: Reply) -> None:
+        """BDAT is answered after its octets: go on to them, or drop them."""
+        chunks = self._chunks
+        assert chunks is not None
+        if answer.hang_up:
+            self._output.append(_octets(answer))
+            return
+        self._mode = _CHUNK
+        if answer.code == 354:
+            self._facts |= CHUNKED
+            return
+        octets = chunks.left
+        self._end_transaction()
+        self._chunk_refusal = answer, octets
 
     def challenge(self, octets: bytes) -> None:
         """Answer ``AuthBegin`` or ``AuthResponse`` with 334 and a challenge, which may be empty."""
@@ -428,13 +569,22 @@ class SmtpServer:
     def _answer_hello(self, answer: Reply, event: Any) -> None:
         if answer.is_positive:
             self._facts |= HELLO
-            self._output.append(_welcome(self._offer, self._facts, answer, event.extended))
+            self._output.append(
+                _welcome(self._offer, self._facts, answer, event.extended, self._latest_release())
+            )
         else:
             self._output.append(_octets(answer))
 
+    def _latest_release(self) -> str:
+        """Until when a release may be put off (RFC 4865 §3.2), to the hour, so that few replies differ."""
+        if not self._facts & FUTURE_RELEASE:
+            return ""
+        latest = self._now() + self._offer.future_release
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(latest // 3600 * 3600))
+
     def _after_mail(self, answer: Reply, event: Any) -> None:
         if answer.is_positive:
-            self._facts |= TRANSACTION
+            self._facts |= TRANSACTION | BINARY if event.body == "BINARYMIME" else TRANSACTION
             self._smtputf8 = event.smtputf8
 
     def _after_rcpt(self, answer: Reply, event: Any) -> None:
@@ -468,8 +618,7 @@ class SmtpServer:
             self._facts |= AUTHENTICATED | ENTITLED
 
     def _after_quit(self, answer: Reply, event: Any) -> None:
-        self._mode = _CLOSED
-        self._drop_buffer()
+        self._close()
 
     def _end_transaction(self) -> None:
         """The only place where a transaction ends; every way out of it leads here."""
@@ -477,6 +626,7 @@ class SmtpServer:
         self._recipients = 0
         self._smtputf8 = False
         self._scanner = None
+        self._chunks = None
 
 
 def _shown(verb: bytes) -> str:
@@ -499,21 +649,25 @@ _Reader = Callable[[SmtpServer, bytes, Command], Event | None]
 
 _READER_OF: dict[str, _Reader] = {
     "EHLO": SmtpServer._hello,
+    "LHLO": SmtpServer._hello,
     "HELO": SmtpServer._hello,
     "STARTTLS": SmtpServer._starttls,
     "AUTH": SmtpServer._auth,
     "MAIL": SmtpServer._mail,
     "RCPT": SmtpServer._rcpt,
     "DATA": SmtpServer._data,
+    "BDAT": SmtpServer._bdat,
     "RSET": SmtpServer._rset,
     "NOOP": SmtpServer._noop,
     "HELP": SmtpServer._help,
     "VRFY": SmtpServer._verify,
     "EXPN": SmtpServer._verify,
+    "ETRN": SmtpServer._etrn,
     "QUIT": SmtpServer._quit,
 }
-_READERS: dict[bytes, tuple[Command, _Reader]] = {
-    verb: (row, _READER_OF.get(row.verb, SmtpServer._absent)) for verb, row in COMMANDS.items()
+_READERS: dict[str, dict[bytes, tuple[Command, _Reader]]] = {
+    role: {verb: (row, _READER_OF.get(row.verb, SmtpServer._absent)) for verb, row in rows.items()}
+    for role, rows in COMMANDS.items()
 }
 
 _FOLLOW: dict[type, Callable[[SmtpServer, Reply, Any], None]] = {

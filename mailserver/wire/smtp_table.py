@@ -1,12 +1,17 @@
-"""The one table of SMTP commands: which is legal when, its syntax, its line length and its help."""
+"""The one table of SMTP: which command is legal when and where, its syntax and help, and what EHLO offers.
+
+The parameters of MAIL and RCPT, each with the facts that make it legal, stand in ``smtp_parameters``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from mailserver.values.reply import Reply, reply
+from mailserver.wire.sasl_mechanisms import usable
 from mailserver.wire.smtp_events import Offer
 
 # Facts about a session, one bit each; plain integers, for they are tested on every command.
@@ -32,9 +37,21 @@ AUTHENTICATED = 1 << 9
 """The client has logged in."""
 ENTITLED = 1 << 10
 """The client may begin a transaction: it has logged in, or this role does not ask for it."""
-_NEVER = 1 << 11
+CHUNKED = 1 << 11
+"""Content of the transaction has come by BDAT."""
+BINARY = 1 << 12
+"""MAIL said BODY=BINARYMIME."""
+FUTURE_RELEASE = 1 << 13
+"""A message may ask to be released later."""
+PRIORITY = 1 << 14
+"""A message may ask for a priority."""
+REQUIRE_TLS = 1 << 15
+"""A message may ask to be kept to verified TLS: TLS is active, and the relay enforces it."""
+ETRN = 1 << 16
+"""There are domains whose queue may be started."""
+_NEVER = 1 << 17
 
-IN_TRANSACTION = TRANSACTION | ATTEMPTED | RECIPIENT
+IN_TRANSACTION = TRANSACTION | ATTEMPTED | RECIPIENT | CHUNKED | BINARY
 """What the end of a transaction makes false."""
 
 LINE_OCTETS = 2048
@@ -43,6 +60,11 @@ PATH_LINE_OCTETS = 4096
 """MAIL and RCPT grow by RFC 3461 §4.5, RFC 6531 §3.4 and others."""
 AUTH_LINE_OCTETS = 12288
 """RFC 4954 §4."""
+
+
+SMTP, SUBMISSION, LMTP = "smtp", "submission", "lmtp"
+ROLES = (SMTP, SUBMISSION, LMTP)
+"""The roles of listeners."""
 
 
 class Condition(NamedTuple):
@@ -63,6 +85,10 @@ def _forbids(bit: int, code: int, enhanced: str, text: str) -> Condition:
 
 _HELLO_FIRST = _needs(HELLO, 503, "5.5.1", "Send EHLO or HELO first")
 _MAIL_FIRST = _needs(TRANSACTION, 503, "5.5.1", "Send MAIL FROM:<address> first")
+_NO_BDAT = _forbids(CHUNKED, 503, "5.5.1", "The content has begun with BDAT; go on with BDAT, or RSET")
+_ATTEMPT_FIRST = _needs(ATTEMPTED, 503, "5.5.1", "Send RCPT TO:<address> first")
+_SOMEBODY = _needs(RECIPIENT, 554, "5.5.1", "No valid recipients")
+_SOMEBODY_LMTP = _needs(RECIPIENT, 503, "5.5.1", "No valid recipients")  # RFC 2033 §4.2
 _TLS_FIRST = _forbids(TLS_FIRST, 530, "5.7.0", "Must issue a STARTTLS command first")
 
 
@@ -71,7 +97,8 @@ class Command:
     """One row. ``order`` is looked through from the left; the first condition that fails answers.
 
     ``argument`` is ``"none"``, ``"optional"`` or ``"needed"``; ``longest`` bounds the line, in
-    octets before its line feed; ``meaning`` is what HELP says.
+    octets before its line feed; ``meaning`` is what HELP says; ``roles`` are the listeners that know
+    the command.
     """
 
     verb: str
@@ -80,6 +107,7 @@ class Command:
     meaning: tuple[str, ...]
     order: tuple[Condition, ...] = ()
     longest: int = LINE_OCTETS
+    roles: tuple[str, ...] = ROLES
 
     @property
     def bad_syntax(self) -> Reply:
@@ -98,18 +126,61 @@ def _absent(verb: str, why: str) -> Command:
     return Command(verb, verb, "optional", (text,), (_needs(_NEVER, 502, "5.5.1", text),))
 
 
+def _data(somebody: Condition, roles: tuple[str, ...]) -> Command:
+    return Command(
+        "DATA",
+        "DATA",
+        "none",
+        (
+            "Sends the message: wait for 354, send header, an empty line and text,",
+            "then a line with a single dot. A line that begins with a dot gets a second one in front.",
+        ),
+        (
+            _MAIL_FIRST,
+            _ATTEMPT_FIRST,
+            somebody,
+            _NO_BDAT,
+            _forbids(BINARY, 503, "5.5.1", "BODY=BINARYMIME needs BDAT"),
+        ),
+        roles=roles,
+    )
+
+
+def _bdat(somebody: Condition, roles: tuple[str, ...]) -> Command:
+    return Command(
+        "BDAT",
+        "BDAT octets [LAST]",
+        "optional",  # without one it is no BDAT that anybody could follow; its reader says so
+        (
+            "Sends a piece of the message: exactly so many octets follow the line, no dots are doubled.",
+            "The piece called LAST ends the message.",
+        ),
+        (_MAIL_FIRST, _ATTEMPT_FIRST, somebody),
+        roles=roles,
+    )
+
+
 _ROWS = (
     Command(
         "EHLO",
         "EHLO hostname",
         "needed",
         ("Begins a session and lists the extensions; it also ends an open transaction.",),
+        roles=(SMTP, SUBMISSION),
+    ),
+    Command(
+        "LHLO",
+        "LHLO hostname",
+        "needed",
+        ("Begins a session and lists the extensions; it also ends an open transaction.",),
+        roles=(LMTP,),
     ),
     Command(
         "HELO",
         "HELO hostname",
         "needed",
         ("Begins a session without extensions; a bare word will do. It also ends an open transaction.",),
+        roles=(SMTP, SUBMISSION),
     ),
     Command(
         "STARTTLS",
@@ -146,7 +217,9 @@ _ROWS = (
         "needed",
         (
             "Opens a transaction and names the sender; <> is the null sender of reports.",
-            "Parameters: SIZE=octets BODY=7BIT|8BITMIME SMTPUTF8 RET=FULL|HDRS ENVID=xtext AUTH=xtext",
+            "Parameters: SIZE=octets BODY=7BIT|8BITMIME|BINARYMIME SMTPUTF8 RET=FULL|HDRS ENVID=xtext",
+            "AUTH=xtext BY=seconds;R|N; where EHLO offers them HOLDFOR=seconds HOLDUNTIL=time",
+            "MT-PRIORITY=-9..9 REQUIRETLS",
         ),
         (
             _HELLO_FIRST,
@@ -164,39 +237,83 @@ _ROWS = (
             "Names one recipient; repeat it for each.",
             "Parameters: NOTIFY=NEVER|SUCCESS,FAILURE,DELAY ORCPT=rfc822;xtext",
         ),
-        (_MAIL_FIRST,),
+        (_MAIL_FIRST, _NO_BDAT),
         PATH_LINE_OCTETS,
     ),
-    Command(
-        "DATA",
-        "DATA",
-        "none",
-        (
-            "Sends the message: wait for 354, send header, an empty line and text,",
-            "then a line with a single dot. A line that begins with a dot gets a second one in front.",
-        ),
-        (
-            _MAIL_FIRST,
-            _needs(ATTEMPTED, 503, "5.5.1", "Send RCPT TO:<address> first"),
-            _needs(RECIPIENT, 554, "5.5.1", "No valid recipients"),
-        ),
-    ),
+    _data(_SOMEBODY, (SMTP, SUBMISSION)),
+    _data(_SOMEBODY_LMTP, (LMTP,)),
+    _bdat(_SOMEBODY, (SMTP, SUBMISSION)),
+    _bdat(_SOMEBODY_LMTP, (LMTP,)),
     Command("RSET", "RSET", "none", ("Ends the transaction; sender and recipients are forgotten.",)),
     Command("NOOP", "NOOP [text]", "optional", ("Does nothing.",)),
     Command("HELP", "HELP [command]", "optional", ("Lists what is legal now, or explains one command.",)),
     Command("VRFY", "VRFY address", "needed", ("Asks whether an address is a mailbox here.",)),
     Command("EXPN", "EXPN list", "needed", ("Asks who is on a mailing list.",)),
     Command("QUIT", "QUIT", "none", ("Ends the session.",)),
-    _absent("BDAT", "use DATA"),
-    _absent("ETRN", "no queue is started from outside"),
+    Command(
+        "ETRN",
+        "ETRN domain",
+        "needed",
+        ("Asks that what waits here for a domain be sent now.",),
+        (
+            _needs(ETRN, 502, "5.5.1", "ETRN is not offered here"),
+            _HELLO_FIRST,
+            _forbids(TRANSACTION, 503, "5.5.1", "ETRN comes before MAIL; RSET ends the transaction"),
+        ),
+        roles=(SMTP, SUBMISSION),
+    ),
     _absent("SEND", "use MAIL"),
     _absent("SOML", "use MAIL"),
     _absent("SAML", "use MAIL"),
     _absent("TURN", "RFC 5321 appendix F.1 says why"),
 )
 
-COMMANDS = {row.verb.encode(): row for row in _ROWS}
-"""Rows by verb, in upper case, in the order in which HELP shows them."""
+COMMANDS = {role: {row.verb.encode(): row for row in _ROWS if role in row.roles} for role in ROLES}
+"""By role: rows by verb, in upper case, in the order in which HELP shows them."""
+
+
+class Extension(NamedTuple):
+    """A line of the EHLO reply that is there while ``facts & bits == wanted``."""
+
+    line: Callable[[Offer, int, str], str]
+    bits: int = 0
+    wanted: int = 0
+
+
+def _always(keyword: str, bit: int = 0) -> Extension:
+    return Extension(lambda offer, facts, latest: keyword, bit, bit)
+
+
+EXTENSIONS = (
+    Extension(lambda offer, facts, latest: f"SIZE {offer.message_size}"),
+    _always("8BITMIME"),
+    _always("BINARYMIME"),
+    _always("CHUNKING"),
+    _always("PIPELINING"),
+    _always("ENHANCEDSTATUSCODES"),
+    _always("SMTPUTF8"),
+    _always("DSN"),
+    # What is said here must be true (RFC 9422 §3): there is no limit to messages or domains.
+    Extension(lambda offer, facts, latest: f"LIMITS RCPTMAX={offer.recipients}"),
+    _always("DELIVERBY"),
+    Extension(
+        lambda offer, facts, latest: f"FUTURERELEASE {offer.future_release} {latest}",
+        FUTURE_RELEASE,
+        FUTURE_RELEASE,
+    ),
+    _always("MT-PRIORITY", PRIORITY),
+    _always("REQUIRETLS", REQUIRE_TLS),
+    _always("ETRN", ETRN),
+    _always("STARTTLS", STARTTLS),
+    Extension(
+        lambda offer, facts, latest: f"AUTH {' '.join(usable(offer.mechanisms, facts & TLS != 0))}",
+        MECHANISMS | PRIVATE | AUTHENTICATED,
+        MECHANISMS | PRIVATE,
+    ),
+    _always("HELP"),
+)
+"""What EHLO and LHLO list, in order (RFC 5321 §4.1.1.1); the third argument of ``line`` is the time
+until which a release may be put off."""
 
 
 @lru_cache(maxsize=256)
@@ -211,5 +328,9 @@ def facts_at_start(offer: Offer, tls: bool) -> int:
         (MECHANISMS, submits and bool(offer.mechanisms)),
         (PRIVATE, private),
         (ENTITLED, not submits),
+        (FUTURE_RELEASE, submits and offer.future_release > 0),
+        (PRIORITY, submits),
+        (REQUIRE_TLS, tls and offer.require_tls),
+        (ETRN, offer.etrn),
     )
     return sum(bit for bit, true in truths if true)

@@ -49,7 +49,23 @@ def test_read(text: bytes, fields: dict[str, Field]) -> None:
         (b"SIZE=0x1", 501),
         (b"SIZE=1=2", 501),
         ("SIZE=²".encode(), 501),
-        (b"BODY=BINARYMIME", 501),
+        (b"BODY=BINARY", 501),
+        (b"BY=", 501),
+        (b"BY=120", 501),
+        (b"BY=0;R", 501),
+        (b"BY=-1;R", 501),
+        (b"BY=1;X", 501),
+        (b"BY=1;NTT", 501),
+        (b"BY=1234567890;N", 501),
+        (b"HOLDFOR=0", 501),
+        (b"HOLDFOR=-1", 501),
+        (b"HOLDFOR=1234567890", 501),
+        (b"HOLDUNTIL=2026-13-01T00:00:00Z", 501),
+        (b"HOLDUNTIL=2026-12-01", 501),
+        (b"HOLDUNTIL=2026-12-01T00:00:00", 501),
+        (b"MT-PRIORITY=10", 501),
+        (b"MT-PRIORITY=+1", 501),
+        (b"REQUIRETLS=yes", 501),
         (b"BODY", 501),
         (b"SMTPUTF8=1", 501),
         (b"RET=NONE", 501),
@@ -78,3 +94,30 @@ def test_unacceptable(text: bytes, code: int) -> None:
     with pytest.raises(Unacceptable) as caught:
         parse(text, BOTH)
     assert (caught.value.reply.code, caught.value.reply.enhanced) == (code, "5.5.4")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        (b"BODY=binarymime", "body", "BINARYMIME"),
+        (b"BY=120;r", "by", (120, "R")),
+        (b"BY=-5;NT", "by", (-5, "NT")),
+        (b"BY=+000000001;RT", "by", (1, "RT")),
+        (b"HOLDFOR=60", "hold_for", 60),
+        (b"HOLDUNTIL=2026-10-02T07:06:40Z", "hold_until", 1790924800.0),
+        (b"HOLDUNTIL=2026-10-02T10:06:40+03:00", "hold_until", 1790924800.0),
+        (b"MT-PRIORITY=-9", "priority", -9),
+        (b"REQUIRETLS", "require_tls", True),
+    ],
+)
+def test_what_the_extensions_say(text: bytes, field: str, value: Field) -> None:
+    assert parse(text, BOTH) == {field: value}
+
+
+@pytest.mark.parametrize(
+    "text", [b"HOLDFOR=60", b"HOLDUNTIL=2026-10-02T07:06:40Z", b"MT-PRIORITY=1", b"REQUIRETLS"]
+)
+def test_what_is_not_offered_now_is_not_known(text: bytes) -> None:
+    with pytest.raises(Unacceptable) as caught:
+        parse(text, BOTH, 0)
+    assert caught.value.reply.code == 555

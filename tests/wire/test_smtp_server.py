@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from mailserver.wire.smtp_events import (
     StartTLS,
     Verify,
 )
+from mailserver.wire.smtp_server import SmtpServer
 from mailserver.wire.smtp_table import ENTITLED
 from tests.wire.smtp_peer import SMTP, SUBMISSION, Peer, codes
 
@@ -94,7 +96,9 @@ def test_octet_by_octet_gives_the_same() -> None:
 
 
 def test_ehlo_lists_what_is_true() -> None:
-    common = ["SIZE 10000", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "SMTPUTF8"]
+    common = ["SIZE 10000", "8BITMIME", "BINARYMIME", "CHUNKING", "PIPELINING", "ENHANCEDSTATUSCODES"]
+    common += ["SMTPUTF8", "DSN", "LIMITS RCPTMAX=3", "DELIVERBY"]
+    submitted = [*common, "MT-PRIORITY"]
 
     def offered(peer: Peer) -> list[str]:
         return [line[4:] for line in peer.lines("EHLO x")[1:]]
@@ -102,15 +106,32 @@ def test_ehlo_lists_what_is_true() -> None:
     assert Peer().lines("EHLO x")[0] == "250-mx.example.test at your service"
     assert offered(Peer()) == [*common, "STARTTLS", "HELP"]
     assert offered(peer_after([], SMTP, tls=True)) == [*common, "HELP"]
-    assert offered(Peer(SUBMISSION)) == [*common, "STARTTLS", "HELP"]
+    assert offered(Peer(SUBMISSION)) == [*submitted, "STARTTLS", "HELP"]
     under_tls = peer_after([], SUBMISSION, tls=True)
-    assert offered(under_tls) == [*common, "AUTH PLAIN LOGIN", "HELP"]
+    assert offered(under_tls) == [*submitted, "AUTH PLAIN LOGIN", "HELP"]
     assert under_tls.code("AUTH PLAIN =") == "235 2.7.0"
-    assert offered(under_tls) == [*common, "HELP"]
+    assert offered(under_tls) == [*submitted, "HELP"]
     assert offered(Peer(Offer("mx", "submission", 1, 1, False, ("PLAIN",), True)))[-2:] == [
         "AUTH PLAIN",
         "HELP",
     ]
+
+
+def test_some_extensions_are_offered_where_they_are_true() -> None:
+    def offered(offer: Offer, tls: bool = True, now: float = 1_790_000_000.0) -> list[str]:
+        peer = Peer(offer)
+        peer.machine = SmtpServer(offer, lambda: now)
+        if tls:
+            peer.machine.tls_started()
+        return [line[4:] for line in peer.lines("EHLO x")[1:]]
+
+    everything = {"future_release": 3600, "require_tls": True, "etrn": True}
+    smtp, submission = replace(SMTP, **everything), replace(SUBMISSION, **everything)
+    assert {"REQUIRETLS", "ETRN"} <= set(offered(smtp))
+    assert not any(line.startswith(("FUTURERELEASE", "MT-PRIORITY")) for line in offered(smtp))
+    assert "REQUIRETLS" not in offered(smtp, tls=False)
+    assert "FUTURERELEASE 3600 2026-09-21T15:00:00Z" in offered(submission)
+    assert "FUTURERELEASE 3600 2026-09-21T16:00:00Z" in offered(submission, now=1_790_003_600.0)
 
 
 def test_helo_has_no_extensions() -> None:
@@ -172,7 +193,12 @@ REPLIES = [
     ([], "SOML FROM:<a@b.test>", "502 5.5.1"),
     ([], "SAML FROM:<a@b.test>", "502 5.5.1"),
     ([], "ETRN example.test", "502 5.5.1"),
-    ([], "BDAT 3 LAST", "502 5.5.1"),
+    (["EHLO x"], "ETRN b.test", "502 5.5.1"),
+    (["EHLO x"], "LHLO x", "500 5.5.1"),
+    (["EHLO x"], "MAIL FROM:<a@b.test> REQUIRETLS", "555 5.5.4"),
+    (["EHLO x"], "MAIL FROM:<a@b.test> HOLDFOR=60", "555 5.5.4"),
+    (["EHLO x"], "MAIL FROM:<a@b.test> MT-PRIORITY=3", "555 5.5.4"),
+    (["EHLO x"], "MAIL FROM:<a@b.test> BY=60;R", "250 2.0.0"),
     ([], "AUTH PLAIN", "502 5.5.1"),
     ([], "STARTTLS now", "501 5.5.4"),
     ([], "HELP FOO", "504 5.5.4"),
@@ -408,7 +434,8 @@ def test_help_tells_what_is_legal_now() -> None:
     assert "214-2.0.0   DATA\r\n" in after.partition("Limits")[0]
     assert "MAIL" not in after.partition("Limits")[0].replace("HELP MAIL", "")
     assert "10000 octets a message, 3 recipients" in after
-    assert "BDAT" not in before + after
+    assert "BDAT" not in before
+    assert "214-2.0.0   BDAT octets [LAST]\r\n" in after
 
 
 def test_help_explains_one_command() -> None:
