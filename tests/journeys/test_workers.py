@@ -192,7 +192,11 @@ def test_workers_end_when_nobody_looks_after_them(make_server: Callable[..., Ser
     assert server.process is not None
     server.process.kill()
     server.process.wait()
-    eventually(lambda: not any(is_alive(pid) for pid in workers.values()), "the end of the workers")
+    try:
+        eventually(lambda: not any(is_alive(pid) for pid in workers.values()), "the end of the workers")
+    finally:
+        for pid in filter(is_alive, workers.values()):
+            os.kill(pid, signal.SIGKILL)
     server.start()
     with smtplib.SMTP(server.host, server.ports["smtp"], timeout=PATIENCE) as client:
         client.sendmail("x@out.test", "ada@a.test", "Subject: after\r\n\r\n")
