@@ -302,3 +302,15 @@ def test_senders_that_are_allowed(directory: SqliteDirectory) -> None:
             directory.allow_senders(ada.address, [wrong])
     with pytest.raises(NotFound):
         directory.allow_senders(address_from("nobody@example.test"), ["*"])
+
+
+def test_an_alias_on_a_users_detail_cannot_close_a_loop(tmp_path: Path) -> None:
+    directory = SqliteDirectory(tmp_path / "accounts.sqlite", ["example.test"])
+    directory.open()
+    try:
+        directory.add_user(address_from("b@example.test"), HASH)
+        directory.add_alias(address_from("a@example.test"), [address_from("b+1@example.test")])
+        with pytest.raises(AliasLoop):
+            directory.add_alias(address_from("b+1@example.test"), [address_from("a@example.test")])
+    finally:
+        directory.close()
