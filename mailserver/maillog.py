@@ -116,6 +116,11 @@ def fault(where: str, error: BaseException | None, queue_id: str = "NOQUEUE") ->
     )
 
 
+def misconfigured(what: str, queue_id: str) -> None:
+    """Something that an administrator has to mend keeps a message waiting."""
+    log.warn("{queue_id}: {what}", queue_id=queue_id, what=printable(what))
+
+
 # -- where the lines go ------------------------------------------------------------------------
 
 

@@ -231,7 +231,18 @@ SENTENCES = [
     ("[relay]\ntrusted_networks = ['all']", 'relay.trusted_networks[0]: found "all"; expected an IP network; write for example "192.0.2.0/24"'),
     ("[relay]\ntrusted_networks = ['::/0']", 'relay.trusted_networks[0]: found "::/0"; expected an IP network; that is everybody, and a server that relays for everybody is soon block-listed'),
     ("[relay]\nroutes = 'x'", 'relay.routes: found "x"; expected a table of routes; write for example "partner.test" = "smtp://10.0.0.5:25"'),
-    ("[relay.routes]\n'a b' = 'smtp://x.test'", 'relay.routes."a b": not a domain; the key of a route is a domain or "*"'),
+    ("[relay.routes]\n'a b' = 'smtp://x.test'", 'relay.routes."a b": not a domain; the key of a route is a domain, a sender or "*"'),
+    ("[relay.routes]\n'*' = {host = 'x.test', tsl = 'none'}", 'relay.routes."*".tsl: unknown key; did you mean tls?'),
+    (
+        "[relay.routes]\n'*' = {host = 'x.test', tls = 'ssl'}",
+        'relay.routes."*".tls: found "ssl"; expected one of "none", "opportunistic", "encrypted", "required", '
+        '"implicit"; write for example "required"',
+    ),
+    (
+        "[relay.routes]\n'*' = {host = '10.0.0.5', tls = 'required'}",
+        'relay.routes."*": found {"host": "10.0.0.5", "tls": "required"}; an address has no certificate; '
+        "add certificate_name",
+    ),
     ("[relay.routes]\n'*' = 'x.test:25'", 'relay.routes."*": found "x.test:25"; expected the next hop\'s URL; write for example "smtp://10.0.0.5:25"'),
     ("[relay.routes]\n'*' = 'smtp://x.test:99999'", 'relay.routes."*": found "smtp://x.test:99999"; expected the next hop\'s URL; the port is a number from 1 to 65535'),
     ("[relay.routes]\n'*' = 'smtp://x.test:0'", 'relay.routes."*": found "smtp://x.test:0"; expected the next hop\'s URL; the port is a number from 1 to 65535'),
@@ -296,3 +307,24 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
     with pytest.raises(ConfigUnreadable, match="Is a directory"):
         load(tmp_path)
+
+
+def test_a_route_may_be_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "mailserver.toml"
+    path.write_text(
+        NAMED
+        + """
+[relay.routes]
+"partner.test" = "smtp://10.0.0.5:25"
+"@example.test" = {source = "192.0.2.7", ehlo = "out.example.test"}
+"*" = {host = "smart.test", port = 587, tls = "required", user = "ada", password_file = "secret", after = 2}
+"""
+    )
+    routes = load(path).relay.routes
+    assert routes["partner.test"] == "smtp://10.0.0.5:25"
+    smart, own = routes["*"], routes["@example.test"]
+    assert not isinstance(smart, str)
+    assert not isinstance(own, str)
+    assert (smart.host, smart.port, smart.tls, smart.after) == ("smart.test", 587, "required", 2)
+    assert smart.password_file == tmp_path / "secret"
+    assert (own.host, own.source, own.ehlo) == ("", ("192.0.2.7",), "out.example.test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -235,26 +235,6 @@ def _tcp_arguments(arguments: list[str]) -> None:
         _port(port)
 
 
-def _routes(value: object) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError
-    sentences = []
-    for domain, url in value.items():
-        suffix = f'."{domain}"'
-        if domain != "*":
-            try:
-                _a_labels(domain)
-            except ValueError:
-                sentences.append((suffix, 'not a domain; the key of a route is a domain or "*"'))
-        try:
-            ROUTE(url)
-        except Wrong as wrong:
-            sentences += [(suffix, text) for _, text in wrong.sentences]
-    if sentences:
-        raise Wrong(sentences)
-    return value
-
-
 def _url(text: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(text)
@@ -301,7 +281,6 @@ NETWORK = Kind("an IP network", '"192.0.2.0/24"', _network)
 NAMESERVER = Kind("an IP address, with a port or without", '"127.0.0.1:5353"', _nameserver)
 ENDPOINT = Kind('a Twisted endpoint description, or "" for none', '"tcp:25"', _endpoint)
 ROUTE = Kind("the next hop's URL", '"smtp://10.0.0.5:25"', _route)
-ROUTES = Kind("a table of routes", '"partner.test" = "smtp://10.0.0.5:25"', _routes)
 SIZE = Kind("an amount of octets with its unit", '"50 MiB"', _message_size)
 DURATION = Kind("a length of time with its units", '"5m" or "1h20m" or "5d"', _duration)
 OBJECT = Kind('a Python object as "module:name", or "" for none', '"my_tokens:checker"', _object)

@@ -1,4 +1,4 @@
-"""Where mail for a domain goes: routes, address literals, MX records (RFC 5321 §5.1, RFC 7505)."""
+"""Where mail for a domain goes: address literals, MX records (RFC 5321 §5.1, RFC 7505)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from mailserver.interfaces import (
     NullMX,
 )
 from mailserver.relay.resolver import NameNotFound, Resolver
-from mailserver.relay.routes import Route, RouteTable
 from mailserver.values.address import domain_key
 
 T = TypeVar("T")
+
+
+def _nobody(address: str, port: int) -> bool:
+    return False
+
 
 NO_HOST = frozenset({".", "@", ""})
 """How the root may be written, which as a mail exchange means none."""
@@ -68,7 +72,7 @@ class _Found:
 
 @implementer(IMailExchanges)
 class MailExchanges:
-    """Routes first, then address literals, then DNS.
+    """Address literals, then DNS.
 
     Answers are remembered for their TTL, and a question that is already being asked is not asked
     twice; the order among equals is drawn anew for every caller.
@@ -77,16 +81,17 @@ class MailExchanges:
     def __init__(
         self,
         resolver: Resolver,
-        routes: RouteTable,
         hostname: str,
         port: int = 25,
         allow_loopback: bool = False,
+        is_own: Callable[[str, int], bool] = _nobody,
         shuffle: Callable[[list[Exchange]], None] = random.shuffle,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``hostname`` is our own name; ``port`` where other servers listen."""
+        """``hostname`` is our own name; ``port`` where other servers listen; ``is_own`` tells whether we
+        ourselves listen at an address and port."""
         self._resolver = resolver
-        self._routes = routes
+        self._is_own = is_own
         self._own_name = domain_key(hostname)
         self._port = port
         self._allow_loopback = allow_loopback
@@ -97,23 +102,23 @@ class MailExchanges:
 
     def exchanges(self, domain: str) -> Deferred[Sequence[Exchange]]:
         """The hosts to try, in order."""
-        route = self._routes.route(domain)
-        if route is not None:
-            return Deferred.fromCoroutine(self._routed(route))
         return Deferred.fromCoroutine(self._by_domain(domain))
 
-    # Routes: the administrator's word; nothing is refused, and a fault of ours never bounces mail.
+    def next_hop(self, host: str, port: int) -> Deferred[Sequence[Exchange]]:
+        """The administrator's word: nothing is refused, and a fault of ours never bounces mail."""
+        return Deferred.fromCoroutine(self._next_hop(host, port))
 
-    async def _routed(self, route: Route) -> Sequence[Exchange]:
-        literal = _parsed(route.host)
+    async def _next_hop(self, host: str, port: int) -> Sequence[Exchange]:
+        literal = _parsed(host)
         if literal is not None:
-            return [Exchange(route.host, route.port, (str(literal),))]
-        if route.host == "localhost":
-            return [Exchange(route.host, route.port, ("127.0.0.1", "::1"))]
-        found = await self._addresses(route.host)
+            return [Exchange(host, port, (str(literal),))]
+        if host == "localhost":
+            return [Exchange(host, port, ("127.0.0.1", "::1"))]
+        found = await self._addresses(host)
         if not found.addresses:
-            raise LookupDelayed(f"the next hop {route.host} has no address")
-        return [Exchange(route.host, route.port, found.addresses[:ADDRESSES])]
+            why = f": {found.trouble}" if found.trouble is not None else ""
+            raise LookupDelayed(f"the next hop {host} has no address{why}")
+        return [Exchange(host, port, found.addresses[:ADDRESSES])]
 
     # Domains -------------------------------------------------------------------------------------
 
@@ -133,8 +138,10 @@ class MailExchanges:
         address = _parsed(inside[5:] if inside[:5].lower() == "ipv6:" else inside)
         if address is None or not domain.endswith("]"):
             raise NoSuchDomain(f"{domain} is not an address literal")
-        if self._is_refused(address):
-            raise NoExchange(f"{domain} is an address that no mail is sent to")
+        if reason := self._refusal(address):
+            raise NoExchange(f"{domain} is {reason}, and no mail is sent there")
+        if self._is_own(str(address), self._port):
+            raise LoopsBack(f"{domain} is this server, and not a domain of ours")
         return Exchange(domain, self._port, (str(address),))
 
     async def _candidates(self, domain: str) -> _Candidates:
@@ -195,13 +202,21 @@ class MailExchanges:
         found = await _all([self._addresses(name) for _, name in hosts])
         groups: dict[int, list[Exchange]] = {}
         troubles: list[Exception] = []
-        refused = False
+        refused = ""
         for (rank, name), host in zip(hosts, found, strict=True):
             if host.trouble is not None:
                 troubles.append(host.trouble)
                 continue
-            usable = [a for a in host.addresses if not self._is_refused(ip_address(a))]
-            refused = refused or len(usable) < len(host.addresses)
+            if any(self._is_own(address, self._port) for address in host.addresses):
+                # By another name, but ourselves: our preference and all behind it go (RFC 5321 §5.1).
+                groups = {better: group for better, group in groups.items() if better < rank}
+                if not groups and not troubles:
+                    raise LoopsBack(f"mail for {domain} loops back: its mail exchange {name} is this server")
+                break
+            reasons = {address: self._refusal(ip_address(address)) for address in host.addresses}
+            usable = [address for address, reason in reasons.items() if not reason]
+            for address, reason in reasons.items():
+                refused = refused or (reason and f"{name} has the address {address}, which is {reason}")
             if usable:
                 expires = min(expires, host.expires)
                 exchange = Exchange(
@@ -244,15 +259,21 @@ class MailExchanges:
         canonical = answer.canonical_name.to_text(omit_final_dot=True).lower()
         return _Found(answer.expiration, addresses, None, authentic, canonical)
 
-    def _is_refused(self, address: IPv4Address | IPv6Address) -> bool:
-        """What DNS may not send us to: ourselves, nowhere, everybody, this wire."""
+    def _refusal(self, address: IPv4Address | IPv6Address) -> str:
+        """What DNS may not send us to: ourselves, nowhere, everybody, this wire; ``""``: it may."""
         if isinstance(address, IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         if address.is_loopback:
-            return not self._allow_loopback
-        nowhere = address.is_unspecified or address.is_multicast or address.is_link_local
-        this_network = isinstance(address, IPv4Address) and (int(address) >> 24 in (0, 255))
-        return nowhere or this_network
+            return "" if self._allow_loopback else "a loopback address"
+        if address.is_unspecified:
+            return "the unspecified address"
+        if address.is_multicast:
+            return "a multicast address"
+        if address.is_link_local:
+            return "a link-local address"
+        if isinstance(address, IPv4Address) and (int(address) >> 24 in (0, 255)):
+            return "not a host's address"
+        return ""
 
 
 def _by_preference(domain: str, records: Iterable[Any]) -> dict[int, set[str]]:
@@ -265,11 +286,11 @@ def _by_preference(domain: str, records: Iterable[Any]) -> dict[int, set[str]]:
     return names
 
 
-def _nowhere(domain: str, implicit: bool, refused: bool, troubles: list[Exception]) -> Exception:
+def _nowhere(domain: str, implicit: bool, refused: str, troubles: list[Exception]) -> Exception:
     if troubles:
         return troubles[0]
     if refused:
-        return NoExchange(f"the mail exchanges of {domain} have no address that mail is sent to")
+        return NoExchange(f"mail for {domain} has nowhere to go: {refused}")
     if implicit:
         return NoSuchDomain(f"{domain} has neither a mail exchange nor an address")
     # MX records that lead nowhere do not fall back to the domain's own address (RFC 5321 §5.1).

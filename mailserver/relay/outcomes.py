@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailserver.relay.smtp import Target
+from mailserver.values.attempt import Facts
 from mailserver.values.envelope import Recipient
 from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed
 from mailserver.values.reply import Reply
@@ -14,7 +15,9 @@ from mailserver.wire.smtp_client import SessionEnded, Stage
 _OPENING = (Stage.GREETING, Stage.EHLO, Stage.HELO)
 
 
-def from_reply(recipient: Recipient, reply: Reply, target: Target, notifies: bool) -> Outcome:
+def from_reply(
+    recipient: Recipient, reply: Reply, target: Target, notifies: bool, facts: Facts | None = None
+) -> Outcome:
     """The server's last word on one recipient: 2yz Relayed, 5yz Failed, everything else Delayed."""
     kind = reply.code // 100
     diagnostic, relay = printable(reply.text), str(target)
@@ -26,11 +29,17 @@ def from_reply(recipient: Recipient, reply: Reply, target: Target, notifies: boo
             remote_mta=target.host,
             relay=relay,
             notifies=notifies,
+            facts=facts,
         )
     outcome = Failed if kind == 5 else Delayed
     status = reply.enhanced if kind in (4, 5) and reply.enhanced else "5.0.0" if kind == 5 else "4.0.0"
     return outcome(
-        recipient=recipient, status=status, diagnostic=diagnostic, remote_mta=target.host, relay=relay
+        recipient=recipient,
+        status=status,
+        diagnostic=diagnostic,
+        remote_mta=target.host,
+        relay=relay,
+        facts=facts,
     )
 
 
@@ -58,6 +67,11 @@ def cut_off(recipient: Recipient, ended: SessionEnded, target: Target) -> Delaye
         status = reply.enhanced
     if ended.stage is Stage.CONNECT:
         status = "4.4.1"
+    if ended.stage is Stage.AUTH:
+        # Our password, or the file it is in: to be mended here, and no reason to return mail.
+        status = "4.7.8"
+    if ended.status:
+        status = "4" + ended.status[1:]
     spoke = reply is not None
     return Delayed(
         recipient=recipient,
@@ -77,6 +91,9 @@ def nowhere_left(
     """
     if not troubles:
         return delayed_here(recipient, "4.4.1", "the mail exchange has no address to connect to")
+    if all_tried and all(ended.status.startswith("5") for _, ended in troubles):
+        target, ended = troubles[-1]
+        return failed_here(recipient, ended.status, ended.reason, target)
     target, ended = next((t for t in reversed(troubles) if t[1].reply is not None), troubles[-1])
     refusals = [e.reply for _, e in troubles if e.stage in _OPENING and e.reply and e.reply.code >= 500]
     if all_tried and len(refusals) == len(troubles) and ended.reply is not None:

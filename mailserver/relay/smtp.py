@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPullProducer
@@ -14,9 +16,13 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.relay.tls import OpportunisticTLS
+from mailserver.relay.protection import OPPORTUNISTIC, Level, Protection, Security
+from mailserver.relay.tls import ClientTLS, Handshake
+from mailserver.values.attempt import Attempt, Step
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
+from mailserver.values.reply import Reply
+from mailserver.values.text import printable
 from mailserver.wire.client_commands import Extensions
 from mailserver.wire.dots import DotStuffer, dot_stuffed
 from mailserver.wire.smtp_client import (
@@ -36,6 +42,7 @@ GREETING_SECONDS = 300.0
 EHLO_SECONDS = 300.0
 STARTTLS_SECONDS = 120.0
 HANDSHAKE_SECONDS = 60.0
+AUTH_SECONDS = 180.0
 MAIL_SECONDS = 300.0
 RCPT_SECONDS = 300.0
 DATA_SECONDS = 120.0
@@ -51,6 +58,7 @@ LIMITS = {
     Stage.HELO: EHLO_SECONDS,
     Stage.STARTTLS: STARTTLS_SECONDS,
     Stage.HANDSHAKE: HANDSHAKE_SECONDS,
+    Stage.AUTH: AUTH_SECONDS,
     Stage.RSET: MAIL_SECONDS,
     Stage.MAIL: MAIL_SECONDS,
     Stage.RCPT: RCPT_SECONDS,
@@ -78,15 +86,30 @@ class Target:
         return f"{name}[{self.address}]:{self.port}"
 
 
-def open_session(reactor: Any, hostname: str, target: Target, tls: OpportunisticTLS | None) -> SMTPSession:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How we appear to a server: the name in EHLO, the address we come from (``""``: the system's choice),
+    and the user and password for AUTH, when it wants them."""
+
+    hostname: str
+    source: str = ""
+    login: tuple[str, str] | None = None
+
+
+def open_session(
+    reactor: Any, manner: Manner, target: Target, tls: ClientTLS | None, security: Security = OPPORTUNISTIC
+) -> SMTPSession:
     """Begin to connect; the session's ``opened`` gives the session once it takes transactions, or
     why it never will, and never fails.
 
-    ``hostname`` is what EHLO says; ``tls`` is ``None`` to stay in clear.
+    ``tls`` is ``None`` to stay in clear; ``security`` is what the handshake must reach.
     """
-    session = SMTPSession(reactor, hostname, target, tls)
-    factory = _OneSession(session)
-    session.connector = reactor.connectTCP(target.address, target.port, factory, CONNECT_SECONDS)
+    session = SMTPSession(reactor, manner, target, tls, security)
+    factory: ClientFactory = _OneSession(session)
+    source = (manner.source, 0) if manner.source else None
+    session.connector = reactor.connectTCP(
+        target.address, target.port, factory, CONNECT_SECONDS, bindAddress=source
+    )
     return session
 
 
@@ -96,16 +119,29 @@ class SMTPSession(Protocol):
 
     transport: Any
 
-    def __init__(self, reactor: Any, hostname: str, target: Target, tls: OpportunisticTLS | None) -> None:
+    def __init__(
+        self, reactor: Any, manner: Manner, target: Target, tls: ClientTLS | None, security: Security
+    ) -> None:
         self.target = target
+        self.security = security
         self.opened: Deferred[SMTPSession | SessionEnded] = Deferred()
         self.gone: Deferred[None] = Deferred()
         """Fires when the connection is closed, or could not be made."""
+        self.when_connected: Callable[[SMTPSession], object] | None = None
+        """Called once when there is a connection, before anything is read."""
         self.started = reactor.seconds()
+        self.uses = 0
+        """Transactions begun here."""
         self.connector: Any = None
         self._reactor = reactor
         self._tls = tls
-        self._machine = SMTPClientMachine(hostname, tls is not None)
+        self._handshake: Handshake | None = None
+        # An implicit handshake begins the connection; there is no STARTTLS then.
+        wants_starttls = tls is not None and not security.implicit
+        required = security.level >= Level.ENCRYPTED
+        self._machine = SMTPClientMachine(
+            manner.hostname, wants_starttls, manner.login, wants_starttls and required
+        )
         self._waiting: Deferred[TransactionDone | SessionEnded] | None = None
         self._content: Content | None = None
         self._timer: IDelayedCall | None = None
@@ -114,6 +150,9 @@ class SMTPSession(Protocol):
         self._producing = False
         self._closing = False
         self._offline = True
+        self._dialogue: list[tuple[float, Stage, Reply]] = []
+        self._since = self.started
+        self._connected_at = self._opened_at = 0.0
 
     # For the agent -----------------------------------------------------------------------------
 
@@ -130,7 +169,24 @@ class SMTPSession(Protocol):
     @property
     def usable(self) -> bool:
         """Whether another transaction may begin here."""
-        return not (self._machine.ended or self._closing) and self._waiting is None
+        ended = self._machine.ended or self._closing or self.worn_out
+        return not ended and self._waiting is None
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether it has had as many transactions as the server wants in one session (RFC 9422 §4.1)."""
+        most = self._machine.extensions.most_transactions
+        return bool(most) and self.uses >= most
+
+    @property
+    def protection(self) -> Protection | None:
+        """What TLS has reached; ``None`` in clear."""
+        return self._handshake.reached if self._handshake is not None else None
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """The TLS handshake, begun or done or found impossible; ``None``: none was asked for."""
+        return self._handshake
 
     def send(
         self, envelope: Envelope, recipients: Sequence[Recipient], content: Content
@@ -141,11 +197,43 @@ class SMTPSession(Protocol):
         waiting: Deferred[TransactionDone | SessionEnded] = Deferred()
         self._waiting = waiting
         self._content = content
-        self._cutoff = self._reactor.seconds() + TRANSACTION_SECONDS
-        self._machine.begin(envelope, recipients, content.size)
+        now = self._reactor.seconds()
+        self._cutoff = now + TRANSACTION_SECONDS
+        if self.uses:
+            # What was said when it was opened belongs to the attempt that opened it.
+            self._since = self._connected_at = self._opened_at = now
+            self._dialogue.clear()
+        self.uses += 1
+        self._machine.begin(envelope, recipients, content.size, envelope.require_tls)
         self._flush()
         self._arm()
         return waiting
+
+    @property
+    def mail_refused(self) -> bool:
+        """Whether the last transaction ended with the reply to MAIL."""
+        return any(stage is Stage.MAIL and reply.code >= 400 for _, stage, reply in self._dialogue)
+
+    def attempt(self, at: float, ended: str = "") -> Attempt:
+        """The facts of the attempt so far; ``at`` is when it began, in seconds since the epoch."""
+        now, since = self._reactor.seconds(), self._since
+        protection = self.protection
+        return Attempt(
+            at=at,
+            host=self.target.host,
+            address=self.target.address,
+            port=self.target.port,
+            tls=f"{protection.version} {protection.cipher}" if protection else "",
+            verified=protection.verified_by if protection else "",
+            uses=self.uses,
+            connected=(self._connected_at or now) - since,
+            opened=(self._opened_at or now) - since,
+            finished=now - since,
+            steps=tuple(
+                [Step(on - since, stage.value, printable(said.text)) for on, stage, said in self._dialogue]
+            ),
+            ended=printable(ended),
+        )
 
     def close(self) -> None:
         """Say QUIT and leave; harmless at any time. An unfinished transaction is not waited for."""
@@ -170,13 +258,23 @@ class SMTPSession(Protocol):
 
     def connectionMade(self) -> None:
         self._offline = False
+        self._connected_at = self._reactor.seconds()
         self.transport.setTcpNoDelay(True)
+        if self.when_connected is not None:
+            self.when_connected(self)
+        if self.security.implicit and self._tls is not None:
+            self._machine.secured = True
+            self._begin_handshake(self._tls)
         self._arm()
 
     def dataReceived(self, data: bytes) -> None:
         machine = self._machine
         before = machine.replies_read
         events = machine.feed(data)
+        if machine.dialogue:
+            now = self._reactor.seconds()
+            self._dialogue += [(now, stage, reply) for stage, reply in machine.dialogue]
+            machine.dialogue.clear()
         self._flush()
         if events:
             self._act_on(events)
@@ -185,7 +283,14 @@ class SMTPSession(Protocol):
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
-        self._arm()
+        assert self._handshake is not None
+        if self._handshake.completed(self.transport.getHandle()):
+            self._arm()
+            return
+        # Not whom we must meet: no command follows, and the session's end says why.
+        mismatch = self._handshake.mismatch
+        self._abandon(mismatch.reason if mismatch else "the TLS handshake failed", Stage.HANDSHAKE)
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._offline = True
@@ -193,6 +298,8 @@ class SMTPSession(Protocol):
             self._timer.cancel()
         self._timer = None
         if self._handshaking:
+            if self._handshake is not None:
+                self._handshake.broken(_tls_words(reason))
             self._abandon("the TLS handshake failed")
         else:
             self._abandon(f"the connection was lost while waiting for {self._machine.stage.value}")
@@ -217,13 +324,15 @@ class SMTPSession(Protocol):
     def _act_on(self, events: list[Event]) -> None:
         for event in events:
             match event:
-                case SendContent():
-                    self._send_content()
+                case SendContent(as_it_is):
+                    self._send_content(as_it_is)
                 case TransactionDone() | SessionEnded() if self._waiting is not None:
                     self._finish(event)
                 case SessionEnded():
                     self._ended(event)
                 case Ready():
+                    self._opened_at = self._reactor.seconds()
+                    self._note_clear()
                     self.opened.callback(self)
                 case StartTLS():
                     self._start_tls()
@@ -244,6 +353,8 @@ class SMTPSession(Protocol):
         elif not self._offline:
             self._hang_up()
         if not self.opened.called:
+            if event.stage is Stage.STARTTLS:
+                self._note_clear()
             self.opened.callback(event)
 
     def _hang_up(self) -> None:
@@ -254,27 +365,59 @@ class SMTPSession(Protocol):
 
     def _start_tls(self) -> None:
         assert self._tls is not None
+        if self._begin_handshake(self._tls):
+            self._machine.tls_started()
+            self._flush()
+
+    def _note_clear(self) -> None:
+        """TLS was wanted, and there is none: the server does not offer it, or not now."""
+        if self._tls is None or self._handshake is not None:
+            return
+        try:
+            self._handshake = self._tls.handshake(self.target.host, self.security)
+        except (OSError, SSL.Error):
+            return
+        self._handshake.not_offered("the server does not offer STARTTLS")
+
+    def _begin_handshake(self, tls: ClientTLS) -> bool:
+        try:
+            self._handshake = tls.handshake(self.target.host, self.security)
+        except (OSError, SSL.Error) as error:
+            # A fault of our own files: the message waits, the log of the attempt says why.
+            self._abandon(f"TLS cannot be used here: {error}")
+            self.transport.abortConnection()
+            return False
         self._handshaking = True
-        self.transport.startTLS(self._tls.to(self.target.host))
-        self._machine.tls_started()
-        self._flush()
+        self.transport.startTLS(self._handshake)
+        return True
 
     # Content -----------------------------------------------------------------------------------
 
-    def _send_content(self) -> None:
+    def _send_content(self, as_it_is: bool) -> None:
         content = self._content
         assert content is not None
         try:
             if content.size > WHOLE_OCTETS:
                 self._producing = True
-                self.transport.registerProducer(_ContentProducer(self, content.chunks()), False)
+                stuffer = None if as_it_is else DotStuffer()
+                producer = _ContentProducer(self, content.chunks(), stuffer)
+                self.transport.registerProducer(producer, False)
                 return
-            octets = dot_stuffed(b"".join(content.chunks()))
+            octets = b"".join(content.chunks())
         except OSError as error:
             self.content_unreadable(error)
             return
-        self.transport.write(octets)
+        if as_it_is and len(octets) != content.size:
+            # BDAT has told how many there are; the rest of a shorter content would be our next commands.
+            self.content_unreadable(OSError(errno.EIO, "it is not as long as it was"))
+            return
+        self.transport.write(octets if as_it_is else dot_stuffed(octets))
         self._machine.content_sent()
+
+    @property
+    def content_size(self) -> int:
+        """Octets of the content under way."""
+        return self._content.size if self._content is not None else 0
 
     def content_block(self, octets: bytes) -> None:
         """A piece of large content; its time runs from now."""
@@ -320,11 +463,11 @@ class SMTPSession(Protocol):
         self._abandon(f"no answer in time while waiting for {stage.value}")
         self.transport.abortConnection()
 
-    def _abandon(self, reason: str) -> None:
+    def _abandon(self, reason: str, stage: Stage | None = None) -> None:
         in_tls = self._handshaking or self._machine.stage in (Stage.STARTTLS, Stage.HANDSHAKE)
         events = self._machine.abandon(reason)
-        if in_tls:
-            # Told apart from other losses, because this one is worth a try in clear.
+        if in_tls or stage is not None:
+            # Told apart from other losses, because this one may be worth a try in clear.
             events = [replace(e, stage=Stage.HANDSHAKE) for e in events if isinstance(e, SessionEnded)]
         self._act_on(events)
 
@@ -333,23 +476,31 @@ class SMTPSession(Protocol):
 class _ContentProducer:
     """Reads the next piece of content when the connection has sent the last."""
 
-    def __init__(self, session: SMTPSession, chunks: Iterator[bytes]) -> None:
+    def __init__(self, session: SMTPSession, chunks: Iterator[bytes], stuffer: DotStuffer | None) -> None:
+        """``stuffer`` is ``None`` for BDAT, whose octets stay as they are."""
         self._session = session
         self._chunks = chunks
-        self._stuffer = DotStuffer()
+        self._stuffer = stuffer
+        self._left = session.content_size
 
     def resumeProducing(self) -> None:
         """Send one piece, or the end of data."""
         try:
             for chunk in self._chunks:
                 # A piece may stuff to nothing; only a write brings the next call.
-                if octets := self._stuffer.feed(chunk):
+                self._left -= len(chunk)
+                if octets := chunk if self._stuffer is None else self._stuffer.feed(chunk):
                     self._session.content_block(octets)
                     return
         except OSError as error:
             self._session.content_unreadable(error)
             return
-        self._session.content_finished(self._stuffer.finish())
+        if self._stuffer is not None:
+            self._session.content_finished(self._stuffer.finish())
+        elif self._left:
+            self._session.content_unreadable(OSError(errno.EIO, "it is not as long as it was"))
+        else:
+            self._session.content_finished(b"")
 
     def stopProducing(self) -> None:
         """The connection is gone; the file behind the content is closed with the generator."""
@@ -367,6 +518,15 @@ class _OneSession(ClientFactory):
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         self._session.connection_failed(reason)
+
+
+def _tls_words(reason: Failure) -> str:
+    """What OpenSSL, or the network, said about a handshake that broke."""
+    error = reason.value
+    said = getattr(error, "args", ())
+    if isinstance(error, SSL.Error) and said and isinstance(said[0], list) and said[0]:
+        return "; ".join(str(part[-1]) for part in said[0])
+    return "the connection was lost in the TLS handshake"
 
 
 def _why(reason: Failure) -> str:

@@ -24,6 +24,13 @@ class Extensions:
     size: bool = False
     size_limit: int = 0
     """Octets; 0 when none was told (RFC 1870 §3)."""
+    chunking: bool = False
+    binary: bool = False
+    """BINARYMIME, which is of no use without CHUNKING (RFC 3030 §3)."""
+    most_transactions: int = 0
+    most_recipients: int = 0
+    most_domains: int = 0
+    """LIMITS: in a session; in a transaction; recipients' domains in one; 0: not told (RFC 9422)."""
 
 
 def extensions_from(lines: Sequence[str]) -> Extensions:
@@ -32,9 +39,7 @@ def extensions_from(lines: Sequence[str]) -> Extensions:
     for line in lines[1:]:
         keyword, _, argument = line.strip().partition(" ")
         keywords.setdefault(keyword.upper(), argument.strip())
-    limit = keywords.get("SIZE", "")
-    # isdecimal alone would let through digits of other scripts; twenty digits are RFC 1870's most.
-    known = limit.isascii() and limit.isdecimal() and len(limit) <= 20
+    limits = dict(word.partition("=")[::2] for word in keywords.get("LIMITS", "").upper().split())
     return Extensions(
         keywords=keywords,
         pipelining="PIPELINING" in keywords,
@@ -42,8 +47,19 @@ def extensions_from(lines: Sequence[str]) -> Extensions:
         smtputf8="SMTPUTF8" in keywords,
         dsn="DSN" in keywords,
         size="SIZE" in keywords,
-        size_limit=int(limit) if known else 0,
+        size_limit=_number(keywords.get("SIZE", "")),
+        chunking="CHUNKING" in keywords,
+        binary="BINARYMIME" in keywords and "CHUNKING" in keywords,
+        most_transactions=_number(limits.get("MAILMAX", "")),
+        most_recipients=_number(limits.get("RCPTMAX", "")),
+        most_domains=_number(limits.get("RCPTDOMAINMAX", "")),
     )
+
+
+def _number(text: str) -> int:
+    """A number, or 0 for anything else. ``isdecimal`` alone would let through digits of other scripts;
+    twenty digits are RFC 1870's most."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else 0
 
 
 def needs_smtputf8(envelope: Envelope) -> bool:
@@ -64,15 +80,20 @@ def _path(address: Address, smtputf8: bool) -> str:
     return f"<{address}>"
 
 
-def mail_command(envelope: Envelope, size: int, extensions: Extensions, smtputf8: bool) -> str:
+def mail_command(
+    envelope: Envelope, size: int, extensions: Extensions, smtputf8: bool, require_tls: bool = False
+) -> str:
     """MAIL with the parameters that the server knows (RFC 1870, RFC 6152, RFC 6531, RFC 3461)."""
     words = [f"MAIL FROM:{_path(envelope.reverse_path, smtputf8)}"]
     if extensions.size:
         words.append(f"SIZE={size}")
     if extensions.eight_bit and envelope.body != "7BIT":
-        words.append("BODY=8BITMIME")
+        binary = envelope.body == "BINARYMIME" and extensions.binary
+        words.append("BODY=BINARYMIME" if binary else "BODY=8BITMIME")
     if smtputf8:
         words.append("SMTPUTF8")
+    if require_tls and "REQUIRETLS" in extensions.keywords:
+        words.append("REQUIRETLS")  # RFC 8689 §4.2.1
     if extensions.dsn:
         if envelope.ret:
             words.append(f"RET={envelope.ret}")

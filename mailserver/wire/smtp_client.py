@@ -16,7 +16,12 @@ from mailserver.wire.client_commands import (
     needs_smtputf8,
     rcpt_command,
 )
+from mailserver.wire.client_login import ClientLogin
 from mailserver.wire.replies import MalformedReply, ReplyReader
+from mailserver.wire.sasl import SaslError
+
+_DIALOGUE = 220
+"""Replies that ``dialogue`` holds at most: a transaction with a hundred recipients, and the opening."""
 
 
 class Stage(Enum):
@@ -28,6 +33,7 @@ class Stage(Enum):
     HELO = "HELO"
     STARTTLS = "STARTTLS"
     HANDSHAKE = "the TLS handshake"
+    AUTH = "AUTH"
     MAIL = "MAIL FROM"
     RCPT = "RCPT TO"
     DATA = "DATA"
@@ -53,7 +59,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class SendContent:
-    """354, and somebody is to get the message: send it dot-stuffed, then call ``content_sent``."""
+    """Somebody is to get the message: send it dot-stuffed with its final dot, or, when ``as_it_is``,
+    exactly as many octets as ``begin`` was told (BDAT, RFC 3030); then call ``content_sent``."""
+
+    as_it_is: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +77,15 @@ class SessionEnded:
     """Nothing more can be done here; close the connection.
 
     ``reply`` is what the server said, if it did; ``reason`` one line in our words; ``replies``
-    belong to the open transaction, ``None`` for each recipient whose fate is not known.
+    belong to the open transaction, ``None`` for each recipient whose fate is not known; ``status`` is for
+    the report, where we know a better one than the stage says.
     """
 
     stage: Stage
     reason: str
     reply: Reply | None = None
     replies: tuple[Reply | None, ...] = ()
+    status: str = ""
 
 
 Event = StartTLS | Ready | SendContent | TransactionDone | SessionEnded
@@ -89,6 +100,7 @@ class _Transaction:
 
     commands: list[str]
     replies: list[Reply | None]
+    size: int = 0
     accepted: list[int] = field(default_factory=list)
     next_recipient: int = 0
 
@@ -100,8 +112,15 @@ class SMTPClientMachine:
     on the wire.  After ``SessionEnded`` everything is ignored.
     """
 
-    def __init__(self, hostname: str, use_tls: bool) -> None:
-        """``hostname`` is what EHLO says; ``use_tls`` takes up STARTTLS wherever it is offered."""
+    def __init__(
+        self,
+        hostname: str,
+        use_tls: bool,
+        login: tuple[str, str] | None = None,
+        require_tls: bool = False,
+    ) -> None:
+        """``hostname`` is what EHLO says; ``use_tls`` takes up STARTTLS wherever it is offered, and
+        ``require_tls`` ends the session where it is not; ``login`` is a user and a password for AUTH."""
         self.extensions = Extensions()
         self.secured = False
         self.peer = ""
@@ -110,6 +129,11 @@ class SMTPClientMachine:
         """Grows with each whole reply: what a time limit may be extended for, unlike octets."""
         self._hostname = hostname
         self._use_tls = use_tls
+        self._require_tls = require_tls
+        self._login = login
+        self._auth: ClientLogin | None = None
+        self.dialogue: list[tuple[Stage, Reply]] = []
+        """What was answered to what since ``begin``, or since the start; the driver may empty it."""
         self._reader = ReplyReader()
         self._out: list[str] = []
         self._expected: deque[Stage] = deque([Stage.GREETING])
@@ -161,8 +185,11 @@ class SMTPClientMachine:
         self._expected.clear()
         self._send(Stage.EHLO, f"EHLO {self._hostname}")
 
-    def begin(self, envelope: Envelope, recipients: Sequence[Recipient], size: int) -> None:
-        """Start a transaction for ``recipients``; only when the session is idle.
+    def begin(
+        self, envelope: Envelope, recipients: Sequence[Recipient], size: int, require_tls: bool = False
+    ) -> None:
+        """Start a transaction for ``recipients``; only when the session is idle. ``require_tls`` says
+        REQUIRETLS to a server that offers it (RFC 8689).
 
         The caller has seen to it that addresses are ``speakable`` and that what they and the
         content need is offered.
@@ -173,9 +200,9 @@ class SMTPClientMachine:
         smtputf8 = extensions.smtputf8 and (
             needs_smtputf8(envelope) or any(not r.address.local.isascii() for r in recipients)
         )
-        commands = [mail_command(envelope, size, extensions, smtputf8)]
+        commands = [mail_command(envelope, size, extensions, smtputf8, require_tls)]
         commands += [rcpt_command(recipient, extensions, smtputf8) for recipient in recipients]
-        self._transaction = _Transaction(commands, [None] * len(recipients))
+        self._transaction = _Transaction(commands, [None] * len(recipients), size)
         if self._reset_first:
             self._send(Stage.RSET, "RSET")
         if extensions.pipelining:
@@ -209,11 +236,14 @@ class SMTPClientMachine:
         self._expected.append(stage)
 
     def _send_group(self, commands: list[str]) -> None:
-        """MAIL, every RCPT and DATA in one write (RFC 2920 §3.1)."""
-        self._out.append("\r\n".join(commands) + "\r\nDATA\r\n")
+        """MAIL, every RCPT and DATA in one write (RFC 2920 §3.1). BDAT waits for the replies: the content
+        goes with it, and a server that wants it for nobody need not read it."""
+        chunking = self.extensions.chunking
+        self._out.append("\r\n".join(commands) + ("\r\n" if chunking else "\r\nDATA\r\n"))
         self._expected.append(Stage.MAIL)
         self._expected.extend([Stage.RCPT] * (len(commands) - 1))
-        self._expected.append(Stage.DATA)
+        if not chunking:
+            self._expected.append(Stage.DATA)
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -223,6 +253,8 @@ class SMTPClientMachine:
 
     def _reply(self, reply: Reply) -> None:
         self.replies_read += 1
+        if len(self.dialogue) < _DIALOGUE:
+            self.dialogue.append((self.stage, reply))
         if self._quitting:
             self._end("the session is over")
         elif self._in_content:
@@ -232,7 +264,7 @@ class SMTPClientMachine:
         elif reply.code == 421:
             # "421 may be a reply to any command" (RFC 5321 §4.2.3): the server is about to close.
             self._end(f"the server closes the session: {reply.text}", reply)
-        elif 300 <= reply.code < 400 and self._expected[0] is not Stage.DATA:
+        elif 300 <= reply.code < 400 and self._expected[0] not in (Stage.DATA, Stage.AUTH):
             self._end(f"the server answered {self.stage.value} with {reply.text}", reply)
         else:
             _ANSWERS[self._expected.popleft()](self, reply)
@@ -273,13 +305,41 @@ class SMTPClientMachine:
             self.extensions = extensions_from(reply.lines)
             if self._use_tls and not self.secured and "STARTTLS" in self.extensions.keywords:
                 self._send(Stage.STARTTLS, "STARTTLS")
+            elif self._require_tls and not self.secured:
+                self._end("the server does not offer STARTTLS", stage=Stage.STARTTLS)
             else:
-                self._events.append(Ready())
-        elif reply.code >= 500:
+                self._log_in()
+        elif reply.code >= 500 and not (self._login or self._require_tls):
             # RFC 5321 §3.2: a server that does not know EHLO may know HELO.
             self._send(Stage.HELO, f"HELO {self._hostname}")
         else:
             self._refuse(Stage.EHLO, reply)
+
+    def _log_in(self) -> None:
+        """AUTH, when we have something to say and the server wants to hear it."""
+        mechanisms = self.extensions.keywords.get("AUTH", "")
+        if self._login is None:
+            self._events.append(Ready())
+            return
+        try:
+            self._auth = ClientLogin(mechanisms, *self._login)
+        except SaslError as error:
+            self._end(str(error), stage=Stage.AUTH)
+        else:
+            self._send(Stage.AUTH, self._auth.first())
+
+    def _auth_answered(self, reply: Reply) -> None:
+        assert self._auth is not None
+        try:
+            if reply.code == 334:
+                self._send(Stage.AUTH, self._auth.next(reply))
+            elif reply.code == 235:
+                self._auth.accepted(reply)
+                self._events.append(Ready())
+            else:
+                self._refuse(Stage.AUTH, reply)
+        except SaslError as error:
+            self._end(str(error), stage=Stage.AUTH)
 
     def _helo_answered(self, reply: Reply) -> None:
         if reply.code == 250:
@@ -288,9 +348,11 @@ class SMTPClientMachine:
             self._refuse(Stage.HELO, reply)
 
     def _starttls_answered(self, reply: Reply) -> None:
-        if reply.code != 220:
+        if reply.code != 220 and self._require_tls:
+            self._refuse(Stage.STARTTLS, reply)
+        elif reply.code != 220:
             # Opportunistic: a server that will not is used in clear, as if it had not offered.
-            self._events.append(Ready())
+            self._log_in()
         elif self._reader.has_rest:
             # Plain octets behind the 220 would be read as if TLS had protected them.
             self._end("the server sent more after its consent to STARTTLS", stage=Stage.STARTTLS)
@@ -325,6 +387,11 @@ class SMTPClientMachine:
         asked = transaction.next_recipient
         if asked < len(transaction.replies):
             self._send(Stage.RCPT, transaction.commands[asked + 1])
+        elif transaction.accepted and self.extensions.chunking:
+            # The content stands behind the command, not behind a reply to it (RFC 3030 §2).
+            self._out.append(f"BDAT {transaction.size} LAST\r\n")
+            self._in_content = True
+            self._events.append(SendContent(as_it_is=True))
         elif transaction.accepted:
             self._send(Stage.DATA, "DATA")
         else:
@@ -359,6 +426,8 @@ class SMTPClientMachine:
             self._conclude(transaction, reply)
 
     def _end_answered(self, reply: Reply) -> None:
+        # After a BDAT that failed the server's state is not known (RFC 3030 §2).
+        self._reset_first = reply.code >= 400 and self.extensions.chunking
         self._conclude(self._open(), reply)
 
     def _conclude(self, transaction: _Transaction, reply: Reply) -> None:
@@ -391,6 +460,7 @@ _ANSWERS: dict[Stage, Callable[[SMTPClientMachine, Reply], None]] = {
     Stage.HELO: SMTPClientMachine._helo_answered,
     Stage.STARTTLS: SMTPClientMachine._starttls_answered,
     Stage.HANDSHAKE: SMTPClientMachine._early_handshake,
+    Stage.AUTH: SMTPClientMachine._auth_answered,
     Stage.RSET: SMTPClientMachine._reset_answered,
     Stage.MAIL: SMTPClientMachine._mail_answered,
     Stage.RCPT: SMTPClientMachine._rcpt_answered,

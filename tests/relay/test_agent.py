@@ -1,7 +1,10 @@
 """The relay agent against scripted servers: every recipient gets exactly one outcome, the right one."""
 
 import socket
+import time
+from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
@@ -12,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailserver.config.routes import RouteSettings
 from mailserver.interfaces import (
     Exchange,
     IDeliveryAgent,
@@ -22,6 +26,9 @@ from mailserver.interfaces import (
     NullMX,
 )
 from mailserver.relay.agent import RelayAgent
+from mailserver.relay.destinations import Pace
+from mailserver.relay.routes import RouteTable
+from mailserver.relay.smtp import Target
 from mailserver.values.address import Address
 from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
@@ -245,7 +252,7 @@ class LookupTests(AgentCase):
         assert outcomes[0].status == "4.3.0"
         self.hosts["b.test"] = [Exchange("mx.b.test", 25, None)]  # type: ignore[arg-type]
         assert (await self.one()).status == "4.3.0"
-        assert self.agent._destinations.busy == 0
+        assert self.agent.destinations.busy == 0
         self.flushLoggedErrors()
 
 
@@ -343,7 +350,7 @@ class TroubleTests(AgentCase):
         waiting = self.agent.attempt(entry("x@b.test"), [entry("x@b.test").waiting[0].recipient])
         await deferLater(reactor, 0.2, lambda: None)
         assert not waiting.called
-        (session,) = self.agent._sessions
+        (session,) = self.agent.dialler.sessions
         session._timer.reset(0)  # five minutes have passed
         (outcome,) = await waiting
         assert isinstance(outcome, Delayed)
@@ -387,13 +394,13 @@ class ReuseTests(AgentCase):
     async def test_idle_sessions_are_closed_after_a_while_with_quit(self) -> None:
         peer = self.peer()
         await self.one()
-        self.agent._destinations.close_parked()
+        self.agent.destinations.close()
         while peer.open:
             await deferLater(reactor, 0.01, lambda: None)
         assert peer.commands[-1] == "QUIT"
 
     async def test_no_more_sessions_than_allowed(self) -> None:
-        self.agent = RelayAgent(reactor, Exchanges(self.hosts), "mx.a.test", concurrency=2)
+        self.agent = RelayAgent(reactor, Exchanges(self.hosts), "mx.a.test", Pace(2))
         peer = self.peer()
         most = 0
 
@@ -413,7 +420,7 @@ class ReuseTests(AgentCase):
         self.hosts["b.test"] = [Exchange("mx.b.test", self.dead_port(), ("127.0.0.1",))]
         attempts = [Deferred.fromCoroutine(self.attempt(entry("x@b.test"))) for _ in range(1000)]
         assert {type(o) for (o,) in await gatherResults(attempts)} == {Delayed}
-        assert self.agent._destinations.busy == 0
+        assert self.agent.destinations.busy == 0
 
 
 class StopTests(AgentCase):
@@ -442,3 +449,212 @@ class LogTests(AgentCase):
         await self.one()
         assert [e for e in seen if e.get("isError")] == []
         assert EHLO
+
+
+class MannersTests(AgentCase):
+    async def test_a_4yz_to_mail_asks_the_next_exchange(self) -> None:
+        busy = Peer(MAIL="451 4.3.2 too busy")
+        self.addCleanup(lambda: Deferred.fromCoroutine(busy.stop()))
+        peer = self.peer()
+        self.hosts["b.test"].insert(0, Exchange("busy.b.test", busy.start(), ("127.0.0.1",)))
+        outcome = await self.one()
+        assert isinstance(outcome, Relayed)
+        assert outcome.relay.startswith("mx.b.test")
+        assert outcome.facts is not None
+        assert [a.host for a in outcome.facts.attempts] == ["busy.b.test", "mx.b.test"]
+        assert len(peer.messages) == 1
+        # Where there is no other, it is the answer.
+        self.hosts["b.test"] = self.hosts["b.test"][:1]
+        outcome = await self.one()
+        assert (type(outcome), outcome.status) == (Delayed, "4.3.2")
+        assert outcome.diagnostic == "451 4.3.2 too busy"
+
+    async def test_limits_that_the_server_announces(self) -> None:
+        peer = self.peer(EHLO="250-peer\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=2 RCPTMAX=3 RCPTDOMAINMAX=1")
+        self.hosts["c.test"] = self.hosts["b.test"]
+        message = entry(*[f"u{n}@b.test" for n in range(5)], "v@c.test")
+        assert set(await self.kinds(message)) == {Relayed}
+        assert [len(group) for group in _grouped(peer.commands)] == [3, 2, 1]
+        assert peer.connections == 2
+
+    async def test_chunking(self) -> None:
+        class Chunky(PeerSession):
+            def lineReceived(self, line: bytes) -> None:
+                if line.startswith(b"BDAT"):
+                    self.peer.commands.append(line.decode())
+                    self.left = int(line.split()[1])
+                    self.taken: list[bytes] = []
+                    self.setRawMode()
+                else:
+                    super().lineReceived(line)
+
+            def rawDataReceived(self, data: bytes) -> None:
+                self.taken.append(data[: self.left])
+                rest, self.left = data[self.left :], self.left - len(self.taken[-1])
+                if not self.left:
+                    self.peer.messages.append(b"".join(self.taken))
+                    self.setLineMode(rest)
+                    self.answer(".", "")
+
+        offer = "250-peer\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING"
+        peer = self.peer(EHLO=offer, RCPT=lambda line: "550 5.1.1 no" if "<no@" in line else "250 ok")
+        peer.listening.factory.protocol = Chunky
+        large = b"".join(b".%d\r\n" % n for n in range(300_000))
+        path = scratch_path(self)
+        path.write_bytes(large)
+        assert await self.kinds(entry("x@b.test", "no@b.test")) == [Relayed, Failed]
+        assert await self.kinds(entry("x@b.test", content=FileContent(path, len(large)))) == [Relayed]
+        assert await self.kinds(entry("no@b.test")) == [Failed]
+        assert await self.kinds(entry("x@b.test")) == [Relayed]
+        assert peer.messages == [BODY, large, BODY]
+        assert peer.said("DATA") == []
+        assert len(peer.said("RSET")) == 1
+        # A content that is shorter than it was is cut off, never completed by our next command.
+        short = entry("x@b.test", content=FileContent(path, len(large) + 5))
+        assert await self.kinds(short) == [Delayed]
+        assert len(peer.messages) == 3
+
+    async def test_content_is_re_encoded_for_a_server_without_8bitmime(self) -> None:
+        peer = self.peer(EHLO="250-peer\r\n250 PIPELINING")
+        eight = MemoryContent("Subject: x\r\nMIME-Version: 1.0\r\n\r\nü\r\n".encode())
+        outcome = await self.one(entry("x@b.test", content=eight, body="8BITMIME"))
+        assert isinstance(outcome, Relayed)
+        assert b"=C3=BC" in peer.messages[0]
+        signed = MemoryContent(b"DKIM-Signature: x\r\n" + b"".join(eight.chunks()))
+        outcome = await self.one(entry("x@b.test", content=signed, body="8BITMIME"))
+        assert (type(outcome), outcome.status) == (Failed, "5.6.3")
+        assert "signed" in outcome.diagnostic
+
+    async def test_turned_away_at_the_door_because_of_ourselves_is_no_delay(self) -> None:
+        """421 to the third session while two of ours are inside: it waits for a place and goes then."""
+        peer = self.peer()
+        peer.replies["CONNECT"] = lambda _: "220 hi" if len(peer.open) <= 2 else "421 4.7.0 too many"
+        peer.replies["."] = lambda _: "250 ok"
+        results = await gatherResults(
+            [self.agent.attempt(m, m.envelope.recipients) for m in [entry("x@b.test") for _ in range(8)]]
+        )
+        assert {type(o) for outcomes in results for o in outcomes} == {Relayed}
+        assert len(peer.messages) == 8
+
+    async def test_a_dead_destination_costs_no_attempts(self) -> None:
+        peer = self.peer(connect="421 4.3.2 down")
+        key = (await self.agent.next_hops.hop(entry("x@b.test").envelope, "b.test")).key
+        for _ in range(40):
+            assert isinstance(await self.one(), Delayed)
+            self.agent.dialler.memory.worked(Target("mx.b.test", "127.0.0.1", key.hosts[0][1]))
+        assert peer.connections < 10
+        described = self.agent.destinations.describe(key)
+        assert described is not None
+        assert "421" in described["dead"]
+
+    async def test_a_recipients_4yz_is_no_news_of_the_destination(self) -> None:
+        self.peer(RCPT="450 4.2.1 greylisted")
+        for _ in range(10):
+            await self.one()
+        (key,) = self.agent.destinations.keys()
+        described = self.agent.destinations.describe(key)
+        assert described is not None
+        assert (described["window"], described["dead"]) == (6, "")
+
+    async def test_a_policy_4yz_slows_down(self) -> None:
+        self.peer(MAIL="450 4.7.1 come more slowly")
+        await self.one()
+        (key,) = self.agent.destinations.keys()
+        described = self.agent.destinations.describe(key)
+        assert described is not None
+        assert described["window"] == 4
+
+    async def test_the_attempt_is_kept(self) -> None:
+        peer = self.peer(RCPT="450 4.2.1 later")
+        outcome = await self.one()
+        assert outcome.facts is not None
+        (attempt,) = outcome.facts.attempts
+        assert (attempt.host, attempt.address, attempt.port) == (
+            "mx.b.test",
+            "127.0.0.1",
+            peer.listening.getHost().port,
+        )
+        assert [(step.stage, step.text) for step in attempt.steps][:2] == [
+            ("the greeting", "220 peer.test ESMTP"),
+            ("EHLO", "250 peer.test PIPELINING 8BITMIME SMTPUTF8 DSN SIZE 60000000"),
+        ]
+        assert ("RCPT TO", "450 4.2.1 later") in [(step.stage, step.text) for step in attempt.steps]
+        assert abs(attempt.at - time.time()) < 5
+        assert 0 <= attempt.connected <= attempt.opened <= attempt.finished
+        outcome = await self.one()
+        assert outcome.facts is not None
+        assert outcome.facts.uses == 2
+
+
+def _grouped(commands: list[str]) -> list[list[str]]:
+    groups: list[list[str]] = []
+    for command in commands:
+        if command.startswith("MAIL"):
+            groups.append([])
+        elif command.startswith("RCPT"):
+            groups[-1].append(command)
+    return groups
+
+
+class RouteTests(AgentCase):
+    def routed(self, **more: Any) -> RelayAgent:
+        """Everything goes by one route, with ``more`` in its table."""
+
+        class Hops(Exchanges):
+            def next_hop(self, host: str, port: int) -> Deferred[Sequence[Exchange]]:
+                return succeed([Exchange(host, port, ("127.0.0.1",))])
+
+        table = RouteTable({"*": RouteSettings(**more)})
+        self.agent = RelayAgent(reactor, Hops(self.hosts), "mx.a.test", routes=table)
+        return self.agent
+
+    async def test_a_password_goes_to_a_smarthost(self) -> None:
+        password = scratch_path(self)
+        peer = self.peer(EHLO="250-smart\r\n250-PIPELINING\r\n250 AUTH PLAIN LOGIN", AUTH="235 2.7.0 hello")
+        port = peer.listening.getHost().port
+        self.routed(
+            host="localhost", port=port, tls="none", user="ada", password_file=password, ehlo="out.a.test"
+        )
+        outcome = await self.one()
+        assert (type(outcome), outcome.status) == (Delayed, "4.7.8")
+        assert "No such file" in outcome.diagnostic
+        assert peer.connections == 0
+        password.write_text("secret\n")
+        assert isinstance(await self.one(), Relayed)
+        assert peer.commands[0] == "EHLO out.a.test"
+        assert peer.said("AUTH") == ["AUTH PLAIN " + b64encode(b"\0ada\0secret").decode()]
+        peer.replies["AUTH"] = "535 5.7.8 wrong"
+        self.agent.destinations.close()
+        await self.pause()
+        outcome = await self.one()
+        # A wrong password of ours is no reason to return mail.
+        assert (type(outcome), outcome.status) == (Delayed, "4.7.8")
+        self.flushLoggedErrors()
+
+    async def test_required_tls_goes_nowhere_without(self) -> None:
+        peer = self.peer()
+        port = peer.listening.getHost().port
+        for tls in ("encrypted", "required"):
+            self.routed(host="localhost", port=port, tls=tls)
+            outcome = await self.one()
+            assert isinstance(outcome, Delayed)
+            assert "STARTTLS" in outcome.diagnostic
+        assert peer.said("MAIL") == []
+
+    async def test_a_fallback_after_the_first_attempt(self) -> None:
+        self.peer(connect="421 down")
+        smart = self.peer("smart.test")
+        self.routed(host="localhost", port=smart.listening.getHost().port, after=1)
+        message = entry("x@b.test")
+        assert await self.kinds(message) == [Delayed]
+        later = replace(message, waiting=tuple(replace(w, attempts=1) for w in message.waiting))
+        assert await self.kinds(later) == [Relayed]
+        assert len(smart.messages) == 1
+
+    async def test_the_source_address(self) -> None:
+        peer = self.peer()
+        self.routed(host="localhost", port=peer.listening.getHost().port, source=("127.0.0.3",))
+        hosts: list[str] = []
+        peer.replies["MAIL"] = lambda _: hosts.append(peer.open[-1].transport.getPeer().host) or "250 ok"
+        assert isinstance(await self.one(), Relayed)
+        assert hosts == ["127.0.0.3"]

@@ -1,5 +1,6 @@
 """Which hosts get the mail for a domain, in which order, and why none does."""
 
+import re
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from mailserver.interfaces import (
 )
 from mailserver.relay.exchanges import ADDRESSES, HOSTS, MailExchanges
 from mailserver.relay.resolver import Resolver
-from mailserver.relay.routes import RouteTable
 
 from .dns_server import SERVFAIL, FakeDNS
 
@@ -31,14 +31,14 @@ def backwards(exchanges: list[Exchange]) -> None:
 
 
 class ExchangesTests(TestCase):
-    def world(self, records: Records, routes: dict[str, str] | None = None, **more: Any) -> MailExchanges:
+    def world(self, records: Records, **more: Any) -> MailExchanges:
         self.server = FakeDNS(records)
         address = self.server.start()
         stop = self.server.stop
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
         resolver = Resolver(reactor, [address], try_seconds=10, lookup_seconds=20)
         values = {"hostname": "mx.a.test", "shuffle": backwards, **more}
-        return MailExchanges(resolver, RouteTable(routes or {}), **values)
+        return MailExchanges(resolver, **values)
 
     async def hosts(self, records: Records, domain: str = "b.test", **more: Any) -> list[str]:
         return [e.name for e in await self.world(records, **more).exchanges(domain)]
@@ -144,17 +144,45 @@ class ExchangesTests(TestCase):
                 await world.exchanges(literal)
         assert self.server.asked == []
 
-    async def test_routes_go_before_dns(self) -> None:
-        routes = {"b.test": "smtp://127.0.0.1:2525", "*": "smtp://smart.test", "l.test": "smtp://localhost:9"}
-        world = self.world({("smart.test", "A"): ["192.0.2.9"]}, routes)
-        assert await world.exchanges("b.test") == [Exchange("127.0.0.1", 2525, ("127.0.0.1",))]
-        assert await world.exchanges("x.test") == [Exchange("smart.test", 25, ("192.0.2.9",))]
-        assert (await world.exchanges("l.test"))[0].addresses == ("127.0.0.1", "::1")
-        assert ("x.test", "MX") not in self.server.asked
+    async def test_a_next_hop_has_no_mx(self) -> None:
+        world = self.world({("smart.test", "A"): ["192.0.2.9"]})
+        assert await world.next_hop("127.0.0.1", 2525) == [Exchange("127.0.0.1", 2525, ("127.0.0.1",))]
+        assert await world.next_hop("smart.test", 25) == [Exchange("smart.test", 25, ("192.0.2.9",))]
+        assert (await world.next_hop("localhost", 9))[0].addresses == ("127.0.0.1", "::1")
+        assert ("smart.test", "MX") not in self.server.asked
 
     async def test_a_next_hop_that_is_not_found_delays(self) -> None:
         # The administrator's slip of the pen must not bounce everybody's mail.
-        assert await self.refusal({}, routes={"*": "smtp://gone.test"}) is LookupDelayed
+        with pytest.raises(LookupDelayed, match=r"next hop gone\.test"):
+            await self.world({}).next_hop("gone.test", 25)
+
+    async def test_an_exchange_by_another_name_that_is_ourselves(self) -> None:
+        records = {
+            ("b.test", "MX"): ["10 other.test.", "20 alias.test.", "30 worse.test."],
+            ("other.test", "A"): ["192.0.2.1"],
+            ("alias.test", "A"): ["192.0.2.7"],
+            ("worse.test", "A"): ["192.0.2.3"],
+            ("c.test", "MX"): ["10 alias.test."],
+        }
+
+        def is_own(address: str, port: int) -> bool:
+            return (address, port) == ("192.0.2.7", 25)
+
+        assert await self.hosts(records, is_own=is_own) == ["other.test"]
+        with pytest.raises(LoopsBack, match=r"alias\.test is this server"):
+            await self.world(records, is_own=is_own).exchanges("c.test")
+        with pytest.raises(LoopsBack, match="this server"):
+            await self.world({}, is_own=is_own).exchanges("[192.0.2.7]")
+
+    async def test_the_reason_of_a_refusal_is_told(self) -> None:
+        for address, why in (
+            ("127.0.0.1", "a loopback"),
+            ("0.0.0.0", "the unspecified"),
+            ("224.0.0.1", "a multicast"),
+        ):
+            records = {("b.test", "MX"): ["5 mx.test."], ("mx.test", "A"): [address]}
+            with pytest.raises(NoExchange, match=re.escape(f"mx.test has the address {address}, which is {why}")):
+                await self.world(records).exchanges("b.test")
 
     async def test_questions_are_shared_and_answers_remembered_for_their_ttl(self) -> None:
         clock = [0.0]

@@ -9,7 +9,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from mailserver.relay import smtp
-from mailserver.relay.smtp import SMTPSession, Target, open_session
+from mailserver.relay.smtp import Manner, SMTPSession, Target, open_session
 from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Envelope, Recipient
@@ -51,7 +51,7 @@ class Large:
 class World:
     def __init__(self) -> None:
         self.clock = MemoryReactorClock()
-        self.session = open_session(self.clock, "mx.a.test", TARGET, None)
+        self.session = open_session(self.clock, Manner("mx.a.test"), TARGET, None)
         self.transport = Transport()
         self.said: list[Any] = []
         self.session.opened.addCallback(self.said.append)

@@ -80,7 +80,7 @@ class TLSTests(AgentCase):
             assert peer.connections == 2
             assert len(peer.messages) == 1
             # And the next message does not try again at once.
-            self.agent._destinations.close_parked()
+            self.agent.destinations.close()
             assert isinstance(await self.one(), Relayed)
             assert peer.connections == 3
             assert len(peer.said("STARTTLS")) == 1
@@ -133,7 +133,7 @@ class TLSTests(AgentCase):
         while not peer.said("STARTTLS"):
             await self.pause()
         await self.pause()
-        (session,) = self.agent._sessions
+        (session,) = self.agent.dialler.sessions
         session._timer.reset(0)
         assert isinstance(await waiting, Relayed)
         assert peer.connections == 2
