@@ -1,0 +1,72 @@
+"""One try at one address of a mail exchange: what was said, how long it took, how TLS was verified."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``seconds`` since the attempt began, ``stage`` what was answered (``"MAIL FROM"``), ``text`` the reply,
+    one printable line."""
+
+    seconds: float
+    stage: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """``at`` in seconds since the epoch; ``host``, ``address`` and ``port`` as they were tried; ``tls`` the
+    protocol and cipher, ``""`` in clear; ``verified`` by what the certificate was (``"DANE"``…), ``""`` when
+    by nothing; ``uses`` counts the transactions of the session, this one included; ``ended`` says in our
+    words why it went no further, ``""`` when it did."""
+
+    at: float
+    host: str
+    address: str
+    port: int
+    tls: str = ""
+    verified: str = ""
+    uses: int = 0
+    connected: float = 0.0
+    opened: float = 0.0
+    finished: float = 0.0
+    steps: tuple[Step, ...] = ()
+    ended: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """For JSON; ``phases`` are seconds: connection, greeting to readiness, transaction."""
+        return {
+            "at": self.at,
+            "host": self.host,
+            "address": self.address,
+            "port": self.port,
+            "tls": self.tls,
+            "verified": self.verified,
+            "uses": self.uses,
+            "phases": {
+                "connect": round(self.connected, 3),
+                "open": round(max(0.0, self.opened - self.connected), 3),
+                "transaction": round(max(0.0, self.finished - self.opened), 3),
+            },
+            "steps": [[round(step.seconds, 3), step.stage, step.text] for step in self.steps],
+            "ended": self.ended,
+        }
+
+    def json(self) -> str:
+        """As the spool keeps it."""
+        return json.dumps(self.fields(), ensure_ascii=False).replace("\\u0000", "?")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the recipients of one transaction have in common: seconds until the session was ready and in the
+    transaction, how often the session had been used with it (0: never), and every address that was tried."""
+
+    setup: float = 0.0
+    sending: float = 0.0
+    uses: int = 0
+    attempts: tuple[Attempt, ...] = ()
