@@ -10,6 +10,7 @@ import datetime
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -18,17 +19,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
-from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
 from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.durable import Disk
+from mailserver.threads import Workers, WorkersStopped
 from mailserver.values.address import domain_key
 
 SELF_SIGNED_DAYS = 3650
 """Nobody can trust a self-signed certificate by its date; it should only not end one night."""
 RENEW_DAYS = 30
 """A self-signed certificate is made anew, and another's end is warned of, so long before."""
+
+WATCH_SECONDS = 30.0
+"""How often the files are looked at."""
+
+log = Logger(namespace="mailserver")
 
 _COMMON_NAME_LENGTH = 64
 
@@ -180,39 +191,68 @@ def _replace(disk: Disk, path: Path, octets: bytes) -> None:
 
 @implementer(IOpenSSLContextFactory)
 class ListenerTLS:
-    """One listener's context, for ``startTLS`` and for TLS from the first byte.
+    """One listener's contexts, for ``startTLS`` and for TLS from the first byte.
 
     It asks for the context at each connection, so that a pair that is read again is used from the
-    next connection on.
+    next connection on.  A client that names a host (SNI, RFC 6066 §3) gets the pair for it, all
+    others the first.
     """
 
-    def __init__(self, pair: KeyPair) -> None:
-        self.use(pair)
+    def __init__(self, pair: KeyPair, *others: KeyPair) -> None:
+        self.use(pair, *others)
 
-    def use(self, pair: KeyPair) -> None:
-        """Serve with ``pair`` from now on; connections that stand keep theirs."""
-        first, *rest = (crypto.X509.from_cryptography(c) for c in pair.chain)
-        self._options = CertificateOptions(
-            privateKey=crypto.PKey.from_cryptography_key(pair.key),  # type: ignore[arg-type]
-            certificate=first,
-            extraCertChain=rest,
-            raiseMinimumTo=TLSVersion.TLSv1_2,
-            enableSessions=False,
-            enableSessionTickets=False,
-        )
-        self._context = self._options.getContext()
+    def use(self, pair: KeyPair, *others: KeyPair) -> None:
+        """Serve with these from now on; connections that stand keep theirs."""
+        self._context = _context(pair)
+        if others:
+            chosen: dict[str, SSL.Context] = {}
+            for each in (pair, *others):
+                made = self._context if each is pair else _context(each)
+                for name in each.names:
+                    chosen.setdefault(name, made)
+            self._context.set_tlsext_servername_callback(partial(_choose, chosen))
 
     def getContext(self) -> SSL.Context:
         return self._context
 
 
-class ServerTLS:
-    """The server's certificate, read from two PEM files, for all listeners. Opens nothing before ``load``."""
+def _context(pair: KeyPair) -> SSL.Context:
+    first, *rest = (crypto.X509.from_cryptography(c) for c in pair.chain)
+    return CertificateOptions(
+        privateKey=crypto.PKey.from_cryptography_key(pair.key),  # type: ignore[arg-type]
+        certificate=first,
+        extraCertChain=rest,
+        raiseMinimumTo=TLSVersion.TLSv1_2,
+        enableSessions=False,
+        enableSessionTickets=False,
+    ).getContext()
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+
+def _choose(contexts: dict[str, SSL.Context], connection: SSL.Connection) -> None:
+    """Answer with the certificate for the name that the client asked for, if there is one."""
+    name = (connection.get_servername() or b"").decode("ascii", "replace").lower().rstrip(".")
+    context = contexts.get(name) or contexts.get("*." + name.partition(".")[2])
+    if context is not None:
+        connection.set_context(context)
+
+
+Files = tuple[Path, Path]
+"""A certificate's and its key's."""
+
+
+class ServerTLS:
+    """The server's certificates, each read from two PEM files, for all listeners.
+
+    The first is for whoever names no host, or one that is not in ``also``.  Opens nothing before
+    ``load``.
+    """
+
+    def __init__(self, certificate: Path, key: Path, also: Sequence[Files] = ()) -> None:
         self.certificate = certificate
         self.key = key
-        self._pair: KeyPair | None = None
+        self._files: tuple[Files, ...] = ((certificate, key), *also)
+        self._pairs: tuple[KeyPair, ...] = ()
+        self._seen: object = None
         self._listeners: list[ListenerTLS] = []
 
     def load(self) -> None:
@@ -221,14 +261,37 @@ class ServerTLS:
         Raises:
             CertificateError: they cannot be used.
         """
-        pair = read_pair(self.certificate, self.key)
+        self._seen = self._look()
+        self.use(self._read())
+
+    def changed(self) -> tuple[KeyPair, ...]:
+        """What the files hold, if they are others than at the last look; else nothing. Blocks.
+
+        Raises:
+            CertificateError: they have changed and cannot be used; told once for each change.
+        """
+        seen = self._look()
+        if seen == self._seen:
+            return ()
+        self._seen = seen
+        return self._read()
+
+    def use(self, pairs: tuple[KeyPair, ...]) -> None:
+        """Serve with ``pairs`` from now on."""
         for listener in self._listeners:
-            listener.use(pair)
-        self._pair = pair
+            listener.use(*pairs)
+        self._pairs = pairs
+
+    def _read(self) -> tuple[KeyPair, ...]:
+        return tuple(read_pair(certificate, key) for certificate, key in self._files)
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [_identity(path) for files in self._files for path in files]
 
     def listener(self) -> ListenerTLS:
         """A context factory of its own for one listener; call it once for each, after ``load``."""
-        listener = ListenerTLS(self._loaded())
+        self._loaded()
+        listener = ListenerTLS(*self._pairs)
         self._listeners.append(listener)
         return listener
 
@@ -253,6 +316,46 @@ class ServerTLS:
         return said
 
     def _loaded(self) -> KeyPair:
-        if self._pair is None:
+        if not self._pairs:
             raise CertificateError(f"{self.certificate}: has not been read yet")
-        return self._pair
+        return self._pairs[0]
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What is another one when a file was written or replaced."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class CertificateWatch:
+    """Looks at the files from time to time, off the reactor: a renewed certificate needs no restart."""
+
+    def __init__(self, tls: ServerTLS, workers: Workers, clock: IReactorTime) -> None:
+        self._tls = tls
+        self._workers = workers
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+
+    def start(self) -> None:
+        """Look every ``WATCH_SECONDS``, for the first time after as many."""
+        self._looking.start(WATCH_SECONDS, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._looking.running:
+            self._looking.stop()
+
+    def _look(self) -> Deferred[None]:
+        return self._workers.call(self._tls.changed).addCallbacks(self._use, self._keep)
+
+    def _use(self, pairs: tuple[KeyPair, ...]) -> None:
+        if pairs:
+            self._tls.use(pairs)
+            log.info("certificate: {file} was read again", file=self._tls.certificate)
+
+    def _keep(self, failure: Failure) -> None:
+        if failure.check(WorkersStopped) is None:
+            log.warn("{why}; the old certificate stays in use", why=failure.getErrorMessage())

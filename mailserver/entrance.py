@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -22,6 +23,12 @@ from mailserver.proxies import ProxiedFactory
 from mailserver.receive.lookups import ClientLookups
 from mailserver.relay.resolver import NameNotFound, Resolver
 from mailserver.threads import Bridge, Workers
+
+OTHER_DESCRIPTORS = 400
+"""Kept for mailboxes, databases, the relay's connections and DNS."""
+
+MOST_DESCRIPTORS = 65_536
+"""Asked for where connections have no limit of ours."""
 
 GREYLIST_SECONDS = 20.0
 """How often the greylist is written behind; a crash forgets so much of it."""
@@ -55,7 +62,7 @@ class Entrance:
         self.pressed_times = pressed(self.times)
         self.connections = Connections(
             ConnectionLimits(
-                limits.connections,
+                _room(limits.connections),
                 limits.connections_by_client,
                 (*limits.exempt, *settings.relay.trusted_networks),
             ),
@@ -87,7 +94,8 @@ class Entrance:
         self.may_receive = receiving(*others, *own)
 
     def open(self) -> None:
-        """Read what is on the disk, and begin to write behind. Raises ``OSError``."""
+        """Read what is on the disk, and begin to write behind."""
+        _raise_descriptors(self.connections.limits.total)
         if self.greylist is not None:
             self._write_greylist()
             self._writing = LoopingCall(self._write_later)
@@ -137,6 +145,23 @@ class Entrance:
             policy.reverse_dns,
             policy.lookup_time,
         )
+
+
+def _room(wanted: int) -> int:
+    """As many connections as this process can have file descriptors for; 0 stays no limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else max(hard - OTHER_DESCRIPTORS, 1)
+    return min(wanted, most)
+
+
+def _raise_descriptors(connections: int) -> None:
+    """Ask for what the connections need: a login's usual 1024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = (connections or MOST_DESCRIPTORS) + OTHER_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _refusal(limit: int, facts: Any, score: int, zones: Sequence[str]) -> Any:

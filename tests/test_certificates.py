@@ -6,15 +6,22 @@ import contextlib
 import datetime
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 
 from mailserver.certificates import (
+    WATCH_SECONDS,
     CertificateError,
+    CertificateWatch,
     ListenerTLS,
     ServerTLS,
     ensure_self_signed,
@@ -50,11 +57,14 @@ def client_context(trusted: Path, version: ssl.TLSVersion | None = None) -> ssl.
 
 
 def handshake(
-    server: ListenerTLS, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+    server: ListenerTLS,
+    context: ssl.SSLContext,
+    session: ssl.SSLSession | None = None,
+    host: str = "mx.example.test",
 ) -> ssl.SSLObject:
     """The client's end of a finished handshake in memory."""
     coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = context.wrap_bio(coming, going, server_hostname="mx.example.test", session=session)
+    client = context.wrap_bio(coming, going, server_hostname=host, session=session)
     accepted = SSL.Connection(server.getContext())
     accepted.set_accept_state()
     for _ in range(6):
@@ -227,3 +237,52 @@ def test_a_pair_that_is_read_again_serves_from_then_on(files: tuple[Path, Path],
     assert handshake(listener, new).version()
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(listener, old)
+
+
+def test_who_names_a_host_gets_its_certificate(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = made(tmp_path / "other", "mail.other.test", "*.wild.test")
+    tls = ServerTLS(*files, [other])
+    tls.load()
+    listener = tls.listener()
+    first, second = client_context(files[0]), client_context(other[0])
+    assert handshake(listener, first).version()
+    assert handshake(listener, second, host="mail.other.test").version()
+    assert handshake(listener, second, host="MX.Wild.test").version()
+    first.check_hostname = False
+    assert handshake(listener, first, host="nobody.test").version()  # the first is for all others
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(listener, first, host="mail.other.test")
+
+
+class AtOnce:
+    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
+        return execute(function)
+
+
+def test_changed_files_are_picked_up_and_a_bad_one_is_told_once(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tls = loaded(files)
+    listener, clock, workers = tls.listener(), Clock(), AtOnce()
+    watch = CertificateWatch(tls, workers, clock)  # type: ignore[arg-type]
+    said: list[Any] = []
+    globalLogPublisher.addObserver(said.append)
+    try:
+        watch.start()
+        clock.advance(WATCH_SECONDS)
+        assert not said
+        certificate, key = made(tmp_path / "renewed")
+        old, new = client_context(files[0]), client_context(certificate)
+        files[0].write_bytes(b"not a certificate")
+        for _ in range(3):
+            clock.advance(WATCH_SECONDS)
+        assert [event["log_level"].name for event in said] == ["warn"]
+        assert handshake(listener, old).version()
+        files[0].write_bytes(certificate.read_bytes())
+        files[1].write_bytes(key.read_bytes())
+        clock.advance(WATCH_SECONDS)
+        assert [event["log_level"].name for event in said] == ["warn", "info"]
+        assert handshake(listener, new).version()
+    finally:
+        watch.stop()
+        globalLogPublisher.removeObserver(said.append)

@@ -17,7 +17,6 @@ from cattrs.gen import make_dict_structure_fn
 from mailserver.config.kinds import NAME, Kind, Wrong, shown
 from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
 from mailserver.config.settings import Listen, Login, Settings, Tls
-from mailserver.config.routes import RouteSettings
 from mailserver.values.address import domain_key
 
 PLACES = (Path("mailserver.toml"), Path("/etc/mailserver/mailserver.toml"))
@@ -170,14 +169,3 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         ),
         tls=tls and Tls(certificate=folder / tls.certificate, key=folder / tls.key),
     )
-        relay=attrs.evolve(
-            settings.relay,
-            authorities=settings.relay.authorities and folder / settings.relay.authorities,
-            routes={key: _anchored_route(hop, folder) for key, hop in settings.relay.routes.items()},
-        ),
-
-
-def _anchored_route(hop: str | RouteSettings, folder: Path) -> str | RouteSettings:
-    if isinstance(hop, str) or hop.password_file is None:
-        return hop
-    return attrs.evolve(hop, password_file=folder / hop.password_file)
