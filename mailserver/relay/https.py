@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
@@ -22,6 +21,7 @@ from zope.interface import implementer
 
 from mailserver.interfaces import LookupDelayed
 from mailserver.relay.resolver import NameNotFound, Resolver
+from mailserver.relay.tls import VerifiedTLS
 
 FETCH_SECONDS = 30.0
 """How long one exchange may take, look-up and handshake included; RFC 8461 §3.3 suggests a minute, and a
@@ -45,15 +45,21 @@ class HTTPS:
     """Requests whose certificates are verified and whose redirects are not followed."""
 
     def __init__(
-        self, reactor: Any, resolver: Resolver, authorities: Path | None = None, allow_loopback: bool = False
+        self,
+        reactor: Any,
+        resolver: Resolver,
+        authorities: Path | None = None,
+        allow_loopback: bool = False,
+        port: int = HTTPS_PORT,
     ) -> None:
         """``authorities`` is a PEM file of the CAs to trust, ``None`` for the system's; hosts on
-        loopback are not asked unless ``allow_loopback``."""
+        loopback are not asked unless ``allow_loopback``; ``port`` is where servers listen whose URL
+        names none."""
         self._reactor = reactor
         self._resolver = resolver
-        self._authorities = authorities
+        self._tls = VerifiedTLS(authorities)
         self._allow_loopback = allow_loopback
-        self._trust: Any = None
+        self._port = port
 
     def fetch_policy(self, domain: str) -> Deferred[bytes]:
         """The text of a domain's MTA-STS policy (RFC 8461 §3.3). Fails with ``FetchFailed``."""
@@ -85,8 +91,8 @@ class HTTPS:
         work = Deferred.fromCoroutine(self._exchange(method, url, most, content_type, body))
         try:
             return await work.addTimeout(FETCH_SECONDS, self._reactor)
-        except (TimeoutError, CancelledError):
-            raise FetchFailed(f"{url} did not answer within {FETCH_SECONDS:.0f} s") from None
+        except TimeoutError:
+            raise _told(url, [Failure()]) from None
         except FetchFailed:
             raise
         except ResponseFailed as error:
@@ -103,9 +109,9 @@ class HTTPS:
         if parts.scheme != "https" or not host:
             raise FetchFailed(f"{url} is not an https URL")
         address = await self._address(host)
-        port = parts.port or HTTPS_PORT
+        port = parts.port or self._port
         agent = Agent.usingEndpointFactory(
-            self._reactor, _OneHost(self._reactor, host, address, port, self._tls())
+            self._reactor, _OneHost(self._reactor, self._tls.to(host), address, port)
         )
         headers = Headers({b"User-Agent": [_USER_AGENT]})
         if content_type:
@@ -130,19 +136,6 @@ class HTTPS:
                 problem = f"{host} is at {address}, which is this machine"
         raise FetchFailed(problem)
 
-    def _tls(self) -> Any:
-        if self._trust is None:
-            self._trust = (
-                platformTrust() if self._authorities is None else _certificates_in(self._authorities)
-            )
-        return self._trust
-
-
-def _certificates_in(path: Path) -> Any:
-    pieces = path.read_text().split("-----BEGIN CERTIFICATE-----")[1:]
-    begin = "-----BEGIN CERTIFICATE-----"
-    return trustRootFromCertificates([Certificate.loadPEM((begin + piece).encode()) for piece in pieces])
-
 
 def _told(url: str, failures: Sequence[Failure]) -> FetchFailed:
     """What went wrong, in words that fit a log line."""
@@ -150,7 +143,9 @@ def _told(url: str, failures: Sequence[Failure]) -> FetchFailed:
         error = failure.value
         if isinstance(error, FetchFailed):
             return error
-        if isinstance(error, SSL.Error) or type(error).__name__ in ("VerificationError", "CertificateError"):
+        if isinstance(error, TimeoutError | CancelledError):
+            return FetchFailed(f"{url} did not answer within {FETCH_SECONDS:.0f} s")
+        if isinstance(error, SSL.Error):
             return FetchFailed(
                 f"{url} has no valid certificate ({_first_words(error)})", "sts-webpki-invalid"
             )
@@ -167,21 +162,15 @@ def _first_words(error: object) -> str:
 
 @implementer(IAgentEndpointFactory)
 class _OneHost:
-    """An endpoint at the address that our own resolver gave, verified for the host's name."""
+    """An endpoint at the address that our own resolver gave."""
 
-    def __init__(self, reactor: Any, host: str, address: str, port: int, trust: Any) -> None:
-        self._reactor, self._host, self._address, self._port, self._trust = (
-            reactor,
-            host,
-            address,
-            port,
-            trust,
-        )
+    def __init__(self, reactor: Any, tls: IOpenSSLClientConnectionCreator, address: str, port: int) -> None:
+        self._reactor, self._tls, self._address, self._port = reactor, tls, address, port
 
     def endpointForURI(self, uri: object) -> IStreamClientEndpoint:
         kind = TCP6ClientEndpoint if ":" in self._address else TCP4ClientEndpoint
         plain = kind(self._reactor, self._address, self._port, CONNECT_SECONDS)
-        return wrapClientTLS(optionsForClientTLS(self._host, trustRoot=self._trust), plain)
+        return wrapClientTLS(self._tls, plain)
 
 
 class _Reader(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -58,6 +58,10 @@ class ClientTLS:
             if self._plain is None:
                 self._plain = CertificateOptions().getContext()
             return self._plain
+        return self.checking_context()
+
+    def checking_context(self) -> SSL.Context:
+        """A context that knows the authorities. Raises as ``handshake``."""
         if self._checking is None:
             context = CertificateOptions().getContext()
             if self._authorities is None:
@@ -166,3 +170,39 @@ class OpportunisticTLS(ClientTLS):
     def to(self, host: str) -> IOpenSSLClientConnectionCreator:
         """How to shake hands with ``host``."""
         return self.handshake(host)
+
+
+class VerifiedTLS(ClientTLS):
+    """TLS that fails in the handshake unless the host's certificate is valid and for its name.
+
+    Twisted's ``optionsForClientTLS`` lets a certificate pass whose names it cannot parse (26.10).
+    """
+
+    def to(self, host: str) -> IOpenSSLClientConnectionCreator:
+        """How to shake hands with ``host``. Raises as ``handshake``."""
+        return _Verified(self.checking_context(), host)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Verified:
+    def __init__(self, context: SSL.Context, host: str) -> None:
+        self._context = context
+        self._host = host
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        if name := _server_name(self._host):
+            connection.set_tlsext_host_name(name)
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._is_good)
+        return connection
+
+    def _is_good(
+        self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int
+    ) -> bool:
+        """OpenSSL's own word, and for the host's certificate its name too."""
+        if depth or not good:
+            return bool(good)
+        try:
+            return is_for_one_of(certificate.to_cryptography(), (self._host,))
+        except ValueError:
+            return False
