@@ -27,14 +27,23 @@ class LoginPenalty:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._next_free: dict[str, float] = {}
 
     def wait_for(self, host: str) -> float:
-        """Seconds until an attempt from ``host`` may be looked at; 0 for most."""
-        count, since = self._failures.get(_network(host), (0, 0.0))
+        """Seconds until an attempt from ``host`` may be looked at; 0 for most.
+
+        Attempts that wait stand in a row: each gets a moment of its own, so that many at once get
+        no more guesses than one after the other.
+        """
+        network = _network(host)
+        count, since = self._failures.get(network, (0, 0.0))
         if not count:
             return 0.0
         delay = PENALTY_SECONDS[min(count, len(PENALTY_SECONDS)) - 1]
-        return max(0.0, since + delay - self._clock.seconds())
+        now = self._clock.seconds()
+        at = max(now, since + delay, self._next_free.get(network, now))
+        self._next_free[network] = at + delay
+        return at - now
 
     def failed(self, host: str) -> None:
         """Count a wrong name or password."""
@@ -44,11 +53,14 @@ class LoginPenalty:
             count = 0
         self._failures[network] = count + 1, now
         if len(self._failures) > MOST_PENALTIES:
-            self._failures.popitem(last=False)
+            forgotten, _ = self._failures.popitem(last=False)
+            self._next_free.pop(forgotten, None)
 
     def succeeded(self, host: str) -> None:
         """Forget the failures of ``host``."""
-        self._failures.pop(_network(host), None)
+        network = _network(host)
+        self._failures.pop(network, None)
+        self._next_free.pop(network, None)
 
 
 def _network(host: str) -> str:

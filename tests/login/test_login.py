@@ -208,12 +208,18 @@ class PenaltyTests(SynchronousTestCase):
         for seconds in (2, 4, 8, 15, 15):
             self.penalty.failed("192.0.2.1")
             assert self.penalty.wait_for("192.0.2.1") == seconds
+            self.clock.advance(seconds)
+
+    def test_attempts_that_wait_stand_in_a_row(self) -> None:
+        self.penalty.failed("192.0.2.1")
+        assert [self.penalty.wait_for("192.0.2.1") for _ in range(4)] == [2, 4, 6, 8]
+        assert self.penalty.wait_for("192.0.2.2") == 0
 
     def test_time_that_has_passed_counts(self) -> None:
         self.penalty.failed("192.0.2.1")
         self.clock.advance(1.5)
         assert self.penalty.wait_for("192.0.2.1") == 0.5
-        self.clock.advance(1)
+        self.clock.advance(2.5)
         assert self.penalty.wait_for("192.0.2.1") == 0
 
     def test_belongs_to_a_network(self) -> None:
