@@ -17,7 +17,13 @@ from mailserver.access import Access
 from mailserver.accounts import passwords
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
 from mailserver.accounts.secrets import secrets_of
-from mailserver.certificates import CertificateError, ListenerTLS, ServerTLS, ensure_self_signed
+from mailserver.certificates import (
+    CertificateError,
+    CertificateWatch,
+    ListenerTLS,
+    ServerTLS,
+    ensure_self_signed,
+)
 from mailserver.config import Settings
 from mailserver.deliver.mailbox import MailboxAgent
 from mailserver.dispatch.bounce import Reporter
@@ -131,6 +137,7 @@ class House:
         self.access = self._make_access()
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
+        self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
         self.relay = self._make_relay(routes)
         self.runner = self._make_runner(self.spool)
         self.orphans: dict[SqliteSpool, Runner] = {}
@@ -166,6 +173,7 @@ class House:
                 "the server's user must be able to write there"
             ) from error
         self.workers.start()
+        self.certificate_watch.start()
         self.relay.start()
         for warning in self.tls.warnings(settings.hostname, datetime.datetime.now(datetime.UTC)):
             if settings.tls is not None:
@@ -190,6 +198,7 @@ class House:
 
     def close(self) -> None:
         """Close what ``open`` opened, when nothing is under way any more."""
+        self.certificate_watch.stop()
         self.entrance.close()
         self.workers.stop()
         for spool in (self.spool, *self.orphans):
@@ -204,7 +213,9 @@ class House:
         own = self._settings.tls
         folder = self._settings.state / "tls"
         return ServerTLS(
-            own.certificate if own else folder / "cert.pem", own.key if own else folder / "key.pem"
+            own.certificate if own else folder / "cert.pem",
+            own.key if own else folder / "key.pem",
+            own.also if own else (),
         )
 
     def _make_access(self) -> Access:

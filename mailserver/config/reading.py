@@ -17,6 +17,7 @@ from cattrs.gen import make_dict_structure_fn
 from mailserver.config.kinds import NAME, Kind, Wrong, shown
 from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
 from mailserver.config.settings import Listen, Login, Settings, Tls
+from mailserver.config.routes import RouteSettings
 from mailserver.values.address import domain_key
 
 PLACES = (Path("mailserver.toml"), Path("/etc/mailserver/mailserver.toml"))
@@ -167,5 +168,21 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             settings.policy,
             rules_folder=settings.policy.rules_folder and folder / settings.policy.rules_folder,
         ),
-        tls=tls and Tls(certificate=folder / tls.certificate, key=folder / tls.key),
+        tls=tls
+        and Tls(
+            certificate=folder / tls.certificate,
+            key=folder / tls.key,
+            also=tuple((folder / certificate, folder / key) for certificate, key in tls.also),
+        ),
     )
+        relay=attrs.evolve(
+            settings.relay,
+            authorities=settings.relay.authorities and folder / settings.relay.authorities,
+            routes={key: _anchored_route(hop, folder) for key, hop in settings.relay.routes.items()},
+        ),
+
+
+def _anchored_route(hop: str | RouteSettings, folder: Path) -> str | RouteSettings:
+    if isinstance(hop, str) or hop.password_file is None:
+        return hop
+    return attrs.evolve(hop, password_file=folder / hop.password_file)

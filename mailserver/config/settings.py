@@ -19,7 +19,6 @@ from mailserver.config.kinds import (
     NAMESERVER,
     NETWORK,
     OBJECT,
-    ROUTES,
     TEXT_PATH,
     Kind,
     Network,
@@ -27,7 +26,10 @@ from mailserver.config.kinds import (
     whole,
 )
 from mailserver.config.limits import Limits, Policy, Proxy
+from mailserver.config.pairs import PAIRS, Pair
 
+from mailserver.config.pairs import PAIRS, Pair
+from mailserver.config.routes import ROUTES, RouteSettings
 Duration = Annotated[float, DURATION]
 """Seconds."""
 Endpoint = Annotated[str, ENDPOINT]
@@ -50,10 +52,12 @@ class Listen:
 
 @attrs.frozen(kw_only=True)
 class Tls:
-    """An administrator's own certificate (with its chain) and key, in PEM."""
+    """An administrator's own certificate (with its chain) and key, in PEM; ``also``: further ones, for
+    clients that ask for a host of theirs (SNI)."""
 
     certificate: FilePath
     key: FilePath
+    also: Annotated[tuple[Pair, ...], PAIRS] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +84,13 @@ _RETRY = (300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 14400.0)
 @attrs.frozen(kw_only=True)
 class Relay:
     """How mail leaves. ``retry``, ``warn_after`` and ``give_up_after`` in seconds; ``nameservers`` as
-    ``address`` or ``address:port``, none for the system's; ``routes``: domain or ``*`` -> URL."""
+    ``address`` or ``address:port``, none for the system's; ``routes``: domain, sender or ``*`` -> URL or
+    table; ``concurrency`` sessions at one destination and ``messages_per_minute`` to it (0: no limit).
+
+    ``dnssec`` says that the name servers, which must be on loopback, validate: it turns DANE on.
+    ``mta_sts`` obeys policies; ``lost_tls`` tells what becomes of mail to a host that did TLS before
+    (``warn``, ``delay``, ``ignore``); ``tls_reports`` sends reports to domains that ask; ``authorities``
+    is a PEM file of CAs to trust instead of the system's."""
 
     port: Annotated[int, Kind("a port from 1 to 65535", "25", whole(1, 65535))] = 25
     nameservers: Annotated[tuple[str, ...], each(NAMESERVER)] = ()
@@ -89,7 +99,16 @@ class Relay:
     give_up_after: Duration = 5 * 86400.0
     trusted_networks: Annotated[tuple[Network, ...], each(NETWORK)] = ()
     allow_loopback: Boolean = False
-    routes: Annotated[Mapping[str, str], ROUTES] = attrs.field(factory=dict)
+    dnssec: Boolean = False
+    mta_sts: Boolean = True
+    lost_tls: Annotated[str, LOST_TLS] = "warn"
+    tls_reports: Boolean = True
+    authorities: Annotated[Path | None, TEXT_PATH] = None
+    routes: Annotated[Mapping[str, str | RouteSettings], ROUTES] = attrs.field(factory=dict)
+    concurrency: Annotated[int, Kind("a number of sessions", "20", whole(1, 1000))] = 20
+    messages_per_minute: Annotated[
+        int, Kind("a number of messages, 0 for no limit", "60", whole(0, 1_000_000))
+    ] = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -34,6 +34,7 @@ from mailserver.wire.smtp_events import (
     RcptTo,
     Refused,
     Reset,
+    StartQueue,
     StartTLS,
     Verify,
 )
@@ -43,6 +44,7 @@ _RESET = reply(250, "2.0.0", "Ok")
 _NO_TLS = reply(454, "4.7.0", "TLS is not available now")
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered here")
 _CANNOT_VERIFY = reply(252, "2.1.5", "Cannot verify the user, but will take mail for it and try to deliver")
+_NO_QUEUE = reply(459, "4.7.1", "The queue is not started from outside")
 _NO_EXPANSION = reply(502, "5.7.0", "Lists are not expanded here")
 
 
@@ -65,7 +67,7 @@ class ReceiverSettings:
     ``tls`` makes the contexts for STARTTLS; ``implicit_tls`` says that the transport begins with a
     handshake; ``trusted_networks`` may relay without AUTH; of those in ``normalize`` bare line
     ends are mended and not refused.  ``connections`` counts those of all listeners.
-    ``rates`` limits what strangers send, ``lookups`` asks DNS about them.
+    ``rates`` limits what strangers send, ``lookups`` asks DNS about them; ``start_queue`` answers ETRN.
     """
 
     offer: Offer
@@ -81,6 +83,7 @@ class ReceiverSettings:
     pressed_times: Times = PRESSED_TIMES
     rates: Rates | None = None
     lookups: Lookups | None = None
+    start_queue: Callable[[SessionFacts, str], Reply | Deferred[Reply]] | None = None
 
 
 class Rates(Protocol):
@@ -198,6 +201,10 @@ class Session:
     def _expand(self, event: Expand) -> Answer:
         return _NO_EXPANSION
 
+    def _start_queue(self, event: StartQueue) -> Answer:
+        start = self._settings.start_queue
+        return _NO_QUEUE if start is None else start(self.facts, event.domain)
+
     def _refused(self, event: Refused) -> Answer:
         return None  # its reply is on its way
 
@@ -216,5 +223,6 @@ _ANSWERS: dict[type[Event], Callable[[Session, Any], Answer]] = {
     Quit: Session._quit,
     Verify: Session._verify,
     Expand: Session._expand,
+    StartQueue: Session._start_queue,
     Refused: Session._refused,
 }

@@ -32,7 +32,7 @@ class SessionFacts:
     ``hello`` is the argument of EHLO or HELO, cleaned for headers and logs; ``extended`` is true
     after EHLO; ``trusted`` tells that the client's network may relay without AUTH, ``exempt`` that
     the limits for strangers do not hold for it.  ``client_name`` is what DNS calls the client and
-    confirms, ``""`` when that is not known.
+    confirms, ``""`` when that is not known.  ``gone`` tells that the connection has ended.
     """
 
     role: str
@@ -44,6 +44,7 @@ class SessionFacts:
     account: Account | None = None
     trusted: bool = False
     exempt: bool = False
+    gone: bool = False
     client_name: str = ""
 
 
