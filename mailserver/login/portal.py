@@ -28,15 +28,17 @@ def make_portal(
     verifiers: Verifiers | None = None,
     unseal: Callable[[str], str | None] | None = None,
     token_checker: Any = None,
+    openers: Workers | None = None,
 ) -> Portal:
     """The portal of SMTP AUTH (``ISubmitter``) and POP3 (``IMaildropOwner``).
 
     ``maildrop_of`` blocks and is called in a thread; ``verify`` and ``dummy_hash`` are
-    ``accounts.passwords``'s.  Each of the last three brings a way to log in: SCRAM, CRAM-MD5,
-    bearer tokens.
+    ``accounts.passwords``'s.  ``verifiers``, ``unseal`` and ``token_checker`` each bring a way to
+    log in: SCRAM, CRAM-MD5, bearer tokens.  ``openers`` are the threads that open maildrops, when
+    those that check passwords shall not keep them waiting.
     """
     portal = Portal(
-        MailRealm(workers, maildrop_of), [DirectoryChecker(directory, workers, verify, dummy_hash, clock)]
+        MailRealm(openers or workers, maildrop_of), [DirectoryChecker(directory, workers, verify, dummy_hash, clock)]
     )
     if verifiers is not None:
         portal.registerChecker(ScramChecker(verifiers))
