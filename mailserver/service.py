@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -27,18 +28,18 @@ from mailserver.certificates import (
 from mailserver.config import Settings
 from mailserver.deliver.mailbox import MailboxAgent
 from mailserver.dispatch.bounce import Reporter
-from mailserver.dispatch.runner import Runner, Ways
+from mailserver.dispatch.runner import Runner
+from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
 from mailserver.entrance import Entrance, EntranceUnusable
 from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
+from mailserver.outgoing import Outgoing
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
 from mailserver.relay.agent import RelayAgent
-from mailserver.relay.exchanges import MailExchanges
-from mailserver.relay.resolver import Resolver
 from mailserver.relay.routes import RouteTable
 from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
 from mailserver.spool.orphans import orphans
@@ -53,8 +54,11 @@ from mailserver.wire.smtp_events import Offer
 
 log = Logger(namespace="mailserver")
 
+PASSWORD_THREADS = 2
+"""Threads for password hashes alone: guessing must not keep anybody from reading."""
+
 BLOCKING_THREADS = 4
-"""Threads for password hashes and for opening maildrops."""
+"""Threads for opening maildrops and for other calls that block."""
 
 SPOOL = "spool"
 """The folder of the spools in the state folder."""
@@ -89,9 +93,11 @@ class MailServer(MultiService):
 
     def startService(self) -> None:
         """Open the rooms and let people in. Raises ``StartFailed``."""
+        # Twisted's timers follow the wall clock; one that is set back an hour would stop them for it.
+        self._reactor.seconds = time.monotonic
         if any(listener.port is None for listener in self._listeners):
             self.privilegedStartService()  # `twist` never calls it
-        house = House(self._settings, self._reactor, self._routes, self._place)
+        house = House(self._settings, self._reactor, self._routes, self._place, self._listening)
         house.open()
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
@@ -104,6 +110,13 @@ class MailServer(MultiService):
                 log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
         if self._quick_start:
             house.welcome({listener.name: listener for listener in self._listeners})
+
+    def _listening(self) -> list[tuple[str, int]]:
+        """Where other servers reach us: what leads there leads back."""
+        places: list[Any] = [
+            one.port.getHost() for one in self._listeners if one.name == "smtp" and one.port is not None
+        ]
+        return [(place.host, place.port) for place in places if hasattr(place, "port")]
 
     def stopService(self) -> Deferred[Any]:
         return Deferred.fromCoroutine(self._stop())
@@ -123,7 +136,14 @@ class MailServer(MultiService):
 class House:
     """The rooms, opened in the order in which they need each other and closed in the reverse."""
 
-    def __init__(self, settings: Settings, reactor: Any, routes: RouteTable, place: Place) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        routes: RouteTable,
+        place: Place,
+        listening: Callable[[], list[tuple[str, int]]],
+    ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._place = place
@@ -131,6 +151,7 @@ class House:
         self.disk = Disk()
         self.bridge = Bridge(reactor)
         self.workers = Workers(self.bridge, "blocking", BLOCKING_THREADS)
+        self.password_workers = Workers(self.bridge, "passwords", PASSWORD_THREADS)
         self.directory = SqliteDirectory(state / "accounts.sqlite", settings.domains)
         self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
         self.spool = self._make_spool(place.number)
@@ -138,7 +159,8 @@ class House:
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
-        self.relay = self._make_relay(routes)
+        self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
+        self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)
         self.runner = self._make_runner(self.spool)
         self.orphans: dict[SqliteSpool, Runner] = {}
         self._factories: list[SMTPReceiverFactory | Pop3Factory] = []
@@ -159,10 +181,11 @@ class House:
                 ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
             self.tls.load()
             self.directory.open()
-            self.entrance.open()
             self.access.open()
+            self.entrance.open()
             self.store.start()
             self.spool.start()
+            self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
             if self._place.number == 0:
                 self._take_over_orphans()
         except (CertificateError, DirectoryUnavailable, SpoolUnusable) as error:
@@ -173,6 +196,7 @@ class House:
                 "the server's user must be able to write there"
             ) from error
         self.workers.start()
+        self.password_workers.start()
         self.certificate_watch.start()
         self.relay.start()
         for warning in self.tls.warnings(settings.hostname, datetime.datetime.now(datetime.UTC)):
@@ -201,6 +225,8 @@ class House:
         self.certificate_watch.stop()
         self.entrance.close()
         self.workers.stop()
+        self.password_workers.stop()
+        self.outgoing.close()
         for spool in (self.spool, *self.orphans):
             spool.stop()
         self.store.stop()
@@ -220,7 +246,14 @@ class House:
 
     def _make_access(self) -> Access:
         try:
-            return Access(self._settings, self.directory, self.workers, self._maildrop, self._reactor)
+            return Access(
+                self._settings,
+                self.directory,
+                self.password_workers,
+                self.workers,
+                self._maildrop,
+                self._reactor,
+            )
         except CheckerUnusable as error:
             raise StartFailed(str(error)) from error
 
@@ -236,13 +269,6 @@ class House:
     def _mailbox_of(self, recipient: Recipient) -> IMailbox | None:
         answer = self.directory.resolve(recipient.address)
         return self.store.mailbox(answer.account) if isinstance(answer, LocalUser) else None
-
-    def _make_relay(self, routes: RouteTable) -> RelayAgent:
-        settings = self._settings
-        relay = settings.relay
-        resolver = Resolver(self._reactor, relay.nameservers)
-        exchanges = MailExchanges(resolver, routes, settings.hostname, relay.port, relay.allow_loopback)
-        return RelayAgent(self._reactor, exchanges, settings.hostname)
 
     def _make_spool(self, worker: int) -> SqliteSpool:
         return SqliteSpool(self._settings.state / SPOOL, self.disk, worker)

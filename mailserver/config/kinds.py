@@ -274,6 +274,9 @@ def _object(value: object) -> str:
 
 
 FORMAT = Kind('"maildir" or "mbox"', '"maildir"', lambda value: _one_of(value, ("maildir", "mbox")))
+LOST_TLS = Kind(
+    '"warn", "delay" or "ignore"', '"warn"', lambda value: _one_of(value, ("warn", "delay", "ignore"))
+)
 TEXT_PATH = Kind("the path of a file or folder", '"state"', _path)
 NAME = Kind("a host's full name", '"mx.example.test"', _a_labels)
 DOMAIN = Kind("a domain name", '"example.test"', _domain)

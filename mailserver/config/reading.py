@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -16,8 +17,8 @@ from cattrs.gen import make_dict_structure_fn
 
 from mailserver.config.kinds import NAME, Kind, Wrong, shown
 from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
-from mailserver.config.settings import Listen, Login, Settings, Tls
 from mailserver.config.routes import RouteSettings
+from mailserver.config.settings import Listen, Login, Settings, Tls
 from mailserver.values.address import domain_key
 
 PLACES = (Path("mailserver.toml"), Path("/etc/mailserver/mailserver.toml"))
@@ -141,8 +142,20 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "hostname", f"this machine's own name cannot be used: {wrong.sentences[0][1]}"
     yield from _doubles("domains", [(domain_key(d), d) for d in settings.domains])
     yield from _doubles("listen", [(e, e) for e in attrs.astuple(settings.listen) if _is_fixed(e)])
+    if settings.relay.dnssec and not _are_local(settings.relay.nameservers):
+        yield (
+            "relay.dnssec",
+            "needs a validating resolver on this machine, for anybody between us and it could lie; "
+            'write for example nameservers = ["127.0.0.1"] where unbound runs',
+        )
     if settings.relay.warn_after > settings.relay.give_up_after:
         yield "relay.warn_after", "longer than relay.give_up_after; nobody would ever be warned; shorten it"
+
+
+def _are_local(nameservers: Sequence[str]) -> bool:
+    """Whether there are some, and all of them on loopback."""
+    hosts = [n if n.count(":") > 1 and "]" not in n else n.rpartition(":")[0] or n for n in nameservers]
+    return bool(hosts) and all(ip_address(host.strip("[]")).is_loopback for host in hosts)
 
 
 def _is_fixed(endpoint: str) -> bool:
@@ -164,6 +177,11 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         settings,
         state=folder / settings.state,
         store=attrs.evolve(settings.store, path=folder / settings.store.path),
+        relay=attrs.evolve(
+            settings.relay,
+            authorities=settings.relay.authorities and folder / settings.relay.authorities,
+            routes={key: _anchored_route(hop, folder) for key, hop in settings.relay.routes.items()},
+        ),
         policy=attrs.evolve(
             settings.policy,
             rules_folder=settings.policy.rules_folder and folder / settings.policy.rules_folder,
@@ -175,11 +193,6 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             also=tuple((folder / certificate, folder / key) for certificate, key in tls.also),
         ),
     )
-        relay=attrs.evolve(
-            settings.relay,
-            authorities=settings.relay.authorities and folder / settings.relay.authorities,
-            routes={key: _anchored_route(hop, folder) for key, hop in settings.relay.routes.items()},
-        ),
 
 
 def _anchored_route(hop: str | RouteSettings, folder: Path) -> str | RouteSettings:

@@ -15,6 +15,7 @@ from mailserver.config.kinds import (
     DURATION,
     ENDPOINT,
     FORMAT,
+    LOST_TLS,
     NAME,
     NAMESERVER,
     NETWORK,
@@ -27,9 +28,8 @@ from mailserver.config.kinds import (
 )
 from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.pairs import PAIRS, Pair
-
-from mailserver.config.pairs import PAIRS, Pair
 from mailserver.config.routes import ROUTES, RouteSettings
+
 Duration = Annotated[float, DURATION]
 """Seconds."""
 Endpoint = Annotated[str, ENDPOINT]

@@ -245,6 +245,7 @@ class _Inbox:
 
 
 class _Datagrams(DatagramProtocol, DatagramSocket):
+    noisy = False
     transport: Any
 
     def __init__(self, reactor: Any, family: int) -> None:
