@@ -87,6 +87,10 @@ class ISpool(Interface):
     def is_gone(entry_id: int) -> Future[bool]:
         """Whether nobody waits for an entry any more."""
 
+    def expedite(domain: str) -> Future[int]:
+        """Make due now what has been tried before and waits for ``domain`` (a ``domain_key``); of how
+        many messages. What is leased, held, or not yet released stays."""
+
     def give_back(entry: Entry) -> Future[None]:
         """End the lease on an entry's waiting recipients without an attempt: they are due at once."""
 

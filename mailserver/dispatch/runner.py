@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from mailserver import maillog
 from mailserver.dispatch.lanes import Lane
-from mailserver.dispatch.settlement import Ways, settle
+from mailserver.dispatch.settlement import Ways, must_return, settle, too_late
 from mailserver.interfaces import ISpool, Notice
 from mailserver.threads import Bridge
 from mailserver.values.account import Alias, Elsewhere, LocalUser
@@ -110,7 +110,8 @@ class Runner(Service):
 
     def _found(self, entries: Sequence[Entry]) -> None:
         self._asking = False
-        for entry in entries:
+        # What is more urgent sets out first (RFC 6710 §4.1); the order is kept among equals.
+        for entry in sorted(entries, key=lambda entry: -entry.envelope.priority):
             if self.running:
                 self._start(entry, whole=False)
             else:
@@ -189,6 +190,9 @@ class Runner(Service):
         recipient = waiting.recipient
         if recipient.is_expanded:
             ways.settled.append(_expanded(recipient))
+            return
+        if must_return(entry.envelope, self._now()):
+            ways.settled.append(too_late(recipient, waiting.reason))
             return
         answer = self._ways.directory.resolve(recipient.address)
         if isinstance(answer, LocalUser):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mailserver import maillog
 from mailserver.dispatch.bounce import Reporter
 from mailserver.interfaces import IDeliveryAgent, IDirectory, Notice, RetrySchedule
-from mailserver.values.envelope import Entry, Waiting
+from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
 from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
 
@@ -41,7 +41,7 @@ def settle(
     ]
     reports = [ways.reporter.report(entry, settled, now), *ways.reporter.successes(entry, settled, now)]
     late = [o for o in settled if isinstance(o, Delayed) and not waiting[o.recipient.number].warned]
-    if late and ways.warn_due(entry.began, now, False):
+    if late and (ways.warn_due(entry.began, now, False) or _is_over(entry.envelope, now)):
         reports.append(ways.reporter.warning(entry, late, now))
         told = {o.recipient.number for o in late}
         settled = [
@@ -52,8 +52,14 @@ def settle(
 
 
 def _next_time(ways: Ways, entry: Entry, waiting: Waiting, outcome: Delayed, now: float) -> Outcome:
+    envelope = entry.envelope
+    if must_return(envelope, now):
+        return too_late(outcome.recipient, outcome.diagnostic)
     retry_at = ways.retry(entry.began, waiting.attempts + 1, now)
     if retry_at is not None:
+        if now < envelope.deliver_by and not waiting.warned:
+            # Whatever BY asks for, return or notice, must not come late.
+            retry_at = min(retry_at, envelope.deliver_by)
         return replace(outcome, retry_at=retry_at, warned=waiting.warned)
     return Failed(
         recipient=outcome.recipient,
@@ -61,6 +67,23 @@ def _next_time(ways: Ways, entry: Entry, waiting: Waiting, outcome: Delayed, now
         diagnostic=f"Given up after too long a time; the last answer was: {outcome.diagnostic}",
         remote_mta=outcome.remote_mta,
         relay=outcome.relay,
+    )
+
+
+def _is_over(envelope: Envelope, now: float) -> bool:
+    return 0 < envelope.deliver_by <= now
+
+
+def must_return(envelope: Envelope, now: float) -> bool:
+    """Whether BY's time is over and the sender wants the message back then (RFC 2852 §4, mode R)."""
+    return _is_over(envelope, now) and envelope.by_mode.startswith("R")
+
+
+def too_late(recipient: Recipient, why: str = "") -> Failed:
+    """The end of a message whose time by BY is over (RFC 2852 §5: 5.4.7)."""
+    last = f"; the last answer was: {why}" if why else ""
+    return Failed(
+        recipient=recipient, status="5.4.7", diagnostic=f"Not delivered in the time that BY gave it{last}"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mailserver.spool.rows import WAITING_COLUMNS, envelope_from, waiting_from
 from mailserver.spool.schema import NEVER
+from mailserver.values.address import domain_key
 from mailserver.values.content import Content
 from mailserver.values.envelope import Entry, Waiting
 
@@ -33,6 +34,15 @@ SELECT json_group_array(json_array({WAITING_COLUMNS})) FROM (
     SELECT {WAITING_COLUMNS} FROM recipient WHERE next_attempt = ? AND entry = ? ORDER BY number LIMIT ?
 )
 """
+_WITH_PRIORITY = """
+SELECT -(parameters ->> 'priority'), id FROM entry
+WHERE parameters LIKE '%"priority":%' AND json_valid(parameters)
+"""
+_EXPEDITE = f"""
+UPDATE recipient SET next_attempt = 0
+WHERE next_attempt IS NOT NULL AND next_attempt < {NEVER!r} AND attempts > 0 AND domain_key(domain) = ?
+RETURNING entry
+"""
 _LEASE = "UPDATE recipient SET next_attempt = NULL WHERE next_attempt = ? AND entry = ? AND number <= ?"
 _SET_ASIDE_RECIPIENTS = f"UPDATE recipient SET next_attempt = {NEVER!r} WHERE next_attempt = ? AND entry = ?"
 _SET_ASIDE = "UPDATE entry SET hold = ? WHERE id = ?"
@@ -50,7 +60,9 @@ class _Page:
 
 
 def expire_leases(db: sqlite3.Connection) -> None:
-    """Make due what an earlier process had leased when it ended."""
+    """Make due what an earlier process had leased when it ended, the more urgent the earlier."""
+    urgent = db.execute(_WITH_PRIORITY).fetchall()
+    db.executemany("UPDATE recipient SET next_attempt = ? WHERE next_attempt IS NULL AND entry = ?", urgent)
     db.execute("UPDATE recipient SET next_attempt = 0 WHERE next_attempt IS NULL")
 
 
@@ -58,6 +70,14 @@ def next_due(db: sqlite3.Connection) -> float | None:
     """When the first recipient that waits falls due; seconds since the epoch."""
     row = db.execute(_NEXT_DUE).fetchone()
     return None if row is None or row[0] >= NEVER else float(row[0])
+
+
+def expedite(db: sqlite3.Connection, domain: str) -> int:
+    """Make due what waits for ``domain`` after an attempt; of how many entries. Nothing else is touched:
+    what was never tried is kept back, or due anyway."""
+    db.create_function("domain_key", 1, domain_key, deterministic=True)
+    rows = db.execute(_EXPEDITE, (domain,)).fetchall()
+    return len({entry for (entry,) in rows})
 
 
 def lease_due(

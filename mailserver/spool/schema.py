@@ -93,9 +93,11 @@ CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
                      value ->> 3 AS reason, value ->> 4 AS warned
               FROM json_each(NEW.delayed)) AS given
         WHERE recipient.entry = given.entry AND recipient.number = given.number;
-    UPDATE recipient SET next_attempt = 0
-        WHERE (entry, number) IN (SELECT value ->> 0, value ->> 1 FROM json_each(NEW.returned))
-          AND next_attempt IS NULL;
+    UPDATE recipient SET next_attempt = given.due_at
+        FROM (SELECT value ->> 0 AS entry, value ->> 1 AS number, value ->> 2 AS due_at
+              FROM json_each(NEW.returned)) AS given
+        WHERE recipient.entry = given.entry AND recipient.number = given.number
+          AND recipient.next_attempt IS NULL;
     DELETE FROM entry
         WHERE id IN (SELECT value FROM json_each(NEW.gone))
           AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.entry = entry.id);
@@ -106,7 +108,7 @@ END
 
 APPLY_BATCH = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 """Parameters: JSON arrays of entries, the contents joined, recipients, finished ``[entry, number]``,
-delayed ``[entry, number, retry_at, reason, warned]``, returned ``[entry, number]``, ids of entries
+delayed ``[entry, number, retry_at, reason, warned]``, returned ``[entry, number, due_at]``, ids of entries
 that may be gone, and the highest id that may have been given out (0: no news)."""
 
 

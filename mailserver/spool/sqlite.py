@@ -189,10 +189,16 @@ class SqliteSpool:
         query = "SELECT NOT EXISTS (SELECT 1 FROM entry WHERE id = ?)"
         return self._call(lambda db: bool(db.execute(query, (entry_id,)).fetchone()[0]))
 
+    def expedite(self, domain: str) -> Future[int]:
+        """See ``ISpool``."""
+        return self._call(lambda db: leases.expedite(db, domain))
+
     def give_back(self, entry: Entry) -> Future[None]:
         """See ``ISpool``."""
         future: Future[None] = Future()
-        rows = ",".join([f"[{entry.id},{one.recipient.number}]" for one in entry.waiting])
+        # Due before everybody who waits for a time, the more urgent the earlier (RFC 6710 §4.1).
+        due_at = -entry.envelope.priority
+        rows = ",".join([f"[{entry.id},{one.recipient.number},{due_at}]" for one in entry.waiting])
         self._committer.put(Write(future, None, returned=rows))
         return future
 

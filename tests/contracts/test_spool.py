@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from mailserver.durable import Disk
 from mailserver.interfaces import ISpool, ISpoolWriter, Notice, SpoolUnavailable
 from mailserver.spool.sqlite import SqliteSpool
-from mailserver.values.address import NULL_SENDER, Address
+from mailserver.values.address import NULL_SENDER, Address, domain_key
 from mailserver.values.envelope import Envelope, Recipient
 from tests.spool.letters import WAIT, delayed, delivered, due, envelope, failed, octets_of, spooled
 
@@ -344,3 +344,29 @@ def test_a_hold_with_strange_words_is_refused_or_kept(house: House) -> None:
         spooled(house.spool, what=replace(envelope(), hold="a\0b"))
     spooled(house.spool, what=replace(envelope(), hold='"çok" \\ mesaj'))
     assert not due(house.spool)
+
+
+def test_what_is_more_urgent_comes_back_first(house: House) -> None:
+    entries = [spooled(house.spool, what=replace(envelope(), priority=p)) for p in (0, -3, 9, 0, 4)]
+    urgent_first = [entries[n].id for n in (2, 4, 0, 3, 1)]
+    for entry in entries:
+        house.spool.give_back(entry).result(WAIT)
+    assert [e.id for e in due(house.spool)] == urgent_first
+    assert [e.id for e in due(house.restart())] == urgent_first
+
+
+def test_a_domains_waiting_mail_can_be_made_due(spool: ISpool) -> None:
+    tried, other, international, large = (
+        spooled(spool, what=envelope(2, domain)) for domain in ("B.test", "c.test", "пошта.укр", "b.test")
+    )
+    for entry in (tried, other, international, large):
+        spool.record(entry, [delayed(w, 5e9) for w in entry.waiting]).result(WAIT)
+    spooled(spool, what=replace(envelope(), release_at=6e9))
+    spooled(spool, what=replace(envelope(), hold="why"))
+    leased = spooled(spool)
+    assert spool.expedite("b.test").result(WAIT) == 2
+    assert {e.id for e in due(spool, now=10.0)} == {tried.id, large.id}
+    assert spool.expedite(domain_key("пошта.укр")).result(WAIT) == 1
+    assert {e.id for e in due(spool, now=10.0)} == {international.id}
+    assert spool.expedite("nobody.test").result(WAIT) == 0
+    assert leased.waiting

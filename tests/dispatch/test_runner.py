@@ -231,6 +231,48 @@ class RunnerTests(TestCase):
         assert self.local.recipients == [["ada@example.test"]]
         assert 1_100_060 <= (await self.waiting() or 0) <= 1_100_070
 
+    async def told(self) -> list[tuple[str, str]]:
+        """Action and status in each report that has been delivered."""
+        reports = [email.message_from_bytes(b"".join(e.content.chunks())) for e, _ in self.local.asked]
+        blocks: list[Any] = [report.get_payload(1) for report in reports]
+        return [(str(b.get_payload(1)["Action"]), str(b.get_payload(1)["Status"])) for b in blocks]
+
+    async def test_a_message_to_return_goes_back_when_its_time_is_over(self) -> None:
+        self.remote.answer = delayed
+        self.runner.accepted(await self.submit("bob@b.test", deliver_by=1_000_090.0, by_mode="R"))
+        await self.settle()
+        await self.settle(60)  # the second attempt; the third would be 600 seconds later
+        assert len(self.remote.asked) == 2
+        await self.settle(30)
+        assert len(self.remote.asked) == 2  # no attempt beyond its time
+        assert await self.told() == [("failed", "5.4.7")]
+        assert await self.waiting() is None
+
+    async def test_a_message_to_notify_of_goes_on_after_its_time(self) -> None:
+        self.remote.answer = delayed
+        self.runner.accepted(await self.submit("bob@b.test", deliver_by=1_000_090.0, by_mode="N"))
+        await self.settle()
+        await self.settle(60)
+        assert await self.told() == []
+        await self.settle(30)
+        assert await self.told() == [("delayed", "4.4.1")]  # long before warn_after
+        self.remote.answer = relayed
+        await self.settle(700)
+        assert await self.waiting() is None
+        assert len(await self.told()) == 1
+
+    async def test_what_is_urgent_sets_out_first(self) -> None:
+        for priority in (0, 9, -9, 9):
+            entry = await self.submit(f"u{priority}@b.test", priority=priority)
+            await self.bridge.deferred(self.spool.give_back(entry))
+        await self.settle()
+        assert [a for asked in self.remote.recipients for a in asked] == [
+            "u9@b.test",
+            "u9@b.test",
+            "u0@b.test",
+            "u-9@b.test",
+        ]
+
     async def test_an_agent_with_a_bug_delays_its_message(self) -> None:
         def bug(_: Recipient) -> Outcome:
             raise RuntimeError("a bug")
