@@ -31,6 +31,7 @@ from mailserver.wire.sasl_cram import CramResponse
 from mailserver.wire.sasl_mechanisms import Surroundings, offered
 from tests.dialogues.logins import stored
 from tests.dialogues.pop3_talk import AtOnce
+from tests.scratch import scratch_path
 
 HOST = "192.0.2.1"
 
@@ -54,7 +55,7 @@ class Broken:
 
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = Path(self.mktemp())
+        folder = scratch_path(self)
         self.clock, self.tokens = Clock(), Tokens()
         self.key = LoginKey(folder / "login.key")
         self.directory = SqliteDirectory(folder / "accounts.sqlite", ["a.test", "b.test"])
@@ -166,7 +167,7 @@ class ProofTests(Case):
             assert "zürich" not in text
             assert isinstance(self.scram("cy@a.test", text), LoginRefused)
             self.penalty.succeeded(HOST)
-        other = LoginKey(Path(self.mktemp()))
+        other = LoginKey(scratch_path(self))
         assert other.unseal(kept.cram_md5) is None
         assert self.key.unseal(kept.cram_md5) == "zürich"
 
