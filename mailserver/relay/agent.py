@@ -259,6 +259,9 @@ class RelayAgent:
         ended = tried.ended
         assert ended is not None
         batch.troubles.append((tried.candidate.target, ended))
+        if self._demands is not None and tried.candidate.security.refused:
+            target = tried.candidate.target
+            self._demands.refused(tried.candidate.security, target.host, target.address)
         if tried.session is not None:
             batch.tried.append(tried.session.attempt(self._at(tried.session), ended.reason))
         if not tried.avoided and ended.stage is not Stage.AUTH:

@@ -34,6 +34,9 @@ class Demands(Protocol):
     ) -> None:
         """What became of a new session for mail to ``domains``."""
 
+    def refused(self, security: Security, host: str, address: str) -> None:
+        """No session was tried with a host that ``security`` refuses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:

@@ -51,14 +51,12 @@ class ClientTLS:
         Raises:
             OSError, SSL.Error: the file of authorities cannot be used.
         """
-        return Handshake(self._context(security), host, security)
-
-    def _context(self, security: Security) -> SSL.Context:
-        if not (security.by or security.watched) or security.by == DANE:
-            if self._plain is None:
-                self._plain = CertificateOptions().getContext()
-            return self._plain
-        return self.checking_context()
+        needs_authority = bool(security.by or security.watched) and security.by != DANE
+        if needs_authority:
+            return Handshake(self.checking_context(), host, security)
+        if self._plain is None:
+            self._plain = CertificateOptions().getContext()
+        return Handshake(self._plain, host, security)
 
     def checking_context(self) -> SSL.Context:
         """A context that knows the authorities. Raises as ``handshake``."""
@@ -69,17 +67,8 @@ class ClientTLS:
             else:
                 self._authorities.open("rb").close()  # a clear OSError instead of OpenSSL's
                 context.load_verify_locations(str(self._authorities))
-            context.set_verify(SSL.VERIFY_PEER, _note_trouble)
             self._checking = context
         return self._checking
-
-
-def _note_trouble(connection: SSL.Connection, certificate: object, error: int, depth: int, good: int) -> bool:
-    """OpenSSL's word on one certificate of the chain; the first that is bad is kept."""
-    handshake: Handshake = connection.get_app_data()
-    if not good and not handshake.chain_error:
-        handshake.chain_error = error
-    return True
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -103,10 +92,20 @@ class Handshake:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(self)
+        if self.security.by not in ("", DANE):
+            # Whatever it finds, the handshake goes on.
+            connection.set_verify(SSL.VERIFY_PEER, self._note_trouble)
         if name := _server_name(self._host):
             connection.set_tlsext_host_name(name)
         return connection
+
+    def _note_trouble(
+        self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int
+    ) -> bool:
+        """OpenSSL's word on one certificate of the chain; the first that is bad is kept."""
+        if not good and not self.chain_error:
+            self.chain_error = error
+        return True
 
     def completed(self, connection: SSL.Connection) -> bool:
         """Judge a finished handshake: whether the session may go on."""
@@ -162,14 +161,6 @@ def _server_name(host: str) -> bytes:
     """What SNI says; an address is not sent as a name (RFC 6066 §3)."""
     is_name = not host.startswith("[") and ":" not in host and not host.replace(".", "").isdigit()
     return domain_key(host).encode("ascii", "ignore") if is_name else b""
-
-
-class OpportunisticTLS(ClientTLS):
-    """TLS that hides mail from listeners and trusts any certificate."""
-
-    def to(self, host: str) -> IOpenSSLClientConnectionCreator:
-        """How to shake hands with ``host``."""
-        return self.handshake(host)
 
 
 class VerifiedTLS(ClientTLS):

@@ -309,7 +309,10 @@ class SMTPClientMachine:
                 self._end("the server does not offer STARTTLS", stage=Stage.STARTTLS)
             else:
                 self._log_in()
-        elif reply.code >= 500 and not (self._login or self._require_tls):
+        elif reply.code >= 500 and self._require_tls:
+            # Who is between us may say so too: no reason to return mail for good.
+            self._end("the server does not know EHLO, and so no STARTTLS", stage=Stage.STARTTLS)
+        elif reply.code >= 500 and not self._login:
             # RFC 5321 §3.2: a server that does not know EHLO may know HELO.
             self._send(Stage.HELO, f"HELO {self._hostname}")
         else:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
 
 from mailserver.interfaces import Exchange
-from mailserver.relay.tls import OpportunisticTLS
+from mailserver.relay.tls import ClientTLS
 from mailserver.values.outcome import Delayed, Relayed
 
 from .peers import DROP, SILENT, Peer, PeerSession
@@ -140,7 +140,7 @@ class TLSTests(AgentCase):
 
 
 def test_the_name_is_sent_and_addresses_are_not() -> None:
-    tls = OpportunisticTLS()
+    tls = ClientTLS()
     for host, name in (
         ("mx.b.test", b"mx.b.test"),
         ("пошта.укр", b"xn--80a1acn3a.xn--j1amh"),
@@ -148,5 +148,5 @@ def test_the_name_is_sent_and_addresses_are_not() -> None:
         ("192.0.2.1", None),
         ("::1", None),
     ):
-        connection = tls.to(host).clientConnectionForTLS(None)
+        connection = tls.handshake(host).clientConnectionForTLS(None)
         assert connection.get_servername() == name, host
