@@ -109,7 +109,8 @@ class TransportSecurity:
             self._memory.learn(host, reached is not None, expected=security.level > Level.CLEAR)
         if wrong is not None:
             self._doubt(security)
-        if self._reports is None or security.level is Level.CLEAR:
+        if self._reports is None or not security.domain or security.level is Level.CLEAR:
+            # Without a domain it was a route: its next hop is the administrator's own affair.
             return
         if wrong is None and security.failure:
             wrong = Mismatch(security.failure, "")

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from mailserver.durable import Disk
-from mailserver.interfaces import LookupDelayed
+from mailserver.interfaces import LookupDelayed, SpoolUnavailable
 from mailserver.relay.https import FetchFailed
 from mailserver.relay.protection import Mismatch, Policy, Security
 from mailserver.relay.resolver import NameNotFound, Resolver
@@ -243,7 +243,7 @@ class TLSReports:
             else:
                 await self._poster.post(uri, "application/tlsrpt+gzip", body)
         except Exception as error:
-            if not isinstance(error, FetchFailed):
+            if not isinstance(error, FetchFailed | SpoolUnavailable):
                 log.failure("a TLS report about {domain}", domain=domain)
             log.warn(
                 "warning: TLS report about {domain} to {uri}: {error}",
