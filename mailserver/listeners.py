@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from mailserver.config import Listen
 
-NAMES = ("smtp", "submission", "submissions", "pop3", "pop3s")
+NAMES = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s")
 
 
 class StartFailed(Exception):

@@ -36,6 +36,7 @@ from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
 from mailserver.outgoing import Outgoing
+from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
@@ -46,6 +47,7 @@ from mailserver.spool.orphans import orphans
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
+from mailserver.submissions import Submissions
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
@@ -67,7 +69,7 @@ FIRST_ACCOUNT = "me"
 """The local part of the account that a quick start makes."""
 
 IMPLICIT_TLS = {"submissions", "pop3s"}
-ROLES = {"smtp": "smtp", "submission": "submission", "submissions": "submission"}
+ROLES = {"smtp": "smtp", "submission": "submission", "submissions": "submission", "lmtp": "lmtp"}
 
 
 class MailServer(MultiService):
@@ -156,6 +158,7 @@ class House:
         self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
+        self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
@@ -163,6 +166,7 @@ class House:
         self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)
         self.runner = self._make_runner(self.spool)
         self.orphans: dict[SqliteSpool, Runner] = {}
+        self.queue_start = QueueStart(self.spool, self.bridge, settings.relay.etrn, time.monotonic)
         self._factories: list[SMTPReceiverFactory | Pop3Factory] = []
 
     # -- opening and closing ---------------------------------------------------------------
@@ -186,6 +190,7 @@ class House:
             self.store.start()
             self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
+            self.submissions.open(self.spool, self.runner.accepted)
             if self._place.number == 0:
                 self._take_over_orphans()
         except (CertificateError, DirectoryUnavailable, SpoolUnusable) as error:
@@ -225,6 +230,7 @@ class House:
         self.certificate_watch.stop()
         self.entrance.close()
         self.workers.stop()
+        self.submissions.close()
         self.password_workers.stop()
         self.outgoing.close()
         for spool in (self.spool, *self.orphans):
@@ -308,6 +314,7 @@ class House:
             may_receive=self.entrance.may_receive,
             accepted=self.runner.accepted,
             now=time.time,
+            submission=self.submissions.submission,
         )
         offer = Offer(
             hostname=settings.hostname,
@@ -317,7 +324,11 @@ class House:
             starttls=not implicit,
             mechanisms=self.access.mechanisms,
             cleartext_auth=settings.login.allow_cleartext,
+            future_release=int(settings.limits.future_release),
+            require_tls=True,  # relay/security.py keeps to it, or returns the message
+            etrn=bool(settings.relay.etrn) and role == "smtp",
         )
+        is_lmtp = role == "lmtp"  # whoever speaks it is a server of the same house
         return SMTPReceiverFactory(
             ReceiverSettings(
                 offer=offer,
@@ -331,8 +342,9 @@ class House:
                 connections=self.entrance.connections,
                 times=self.entrance.times,
                 pressed_times=self.entrance.pressed_times,
-                rates=self.entrance.rates,
-                lookups=self.entrance.lookups,
+                rates=None if is_lmtp else self.entrance.rates,
+                lookups=None if is_lmtp else self.entrance.lookups,
+                start_queue=self.queue_start,
             )
         )
 

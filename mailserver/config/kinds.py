@@ -223,6 +223,14 @@ def _endpoint(value: object) -> str:
     return text
 
 
+def _lmtp_endpoint(value: object) -> str:
+    """RFC 2033 §5: LMTP must not be on port 25, where somebody would take it for SMTP."""
+    text = _endpoint(value)
+    if re.match(r"tcp[46]?:(?:.*:)?(?:port=)?25(?::|$)", text):
+        raise ValueError("LMTP must not be on port 25 (RFC 2033 §5)")
+    return text
+
+
 def _tcp_arguments(arguments: list[str]) -> None:
     named = dict(a.split("=", 1) for a in arguments if "=" in a)
     plain = [a for a in arguments if "=" not in a]
@@ -283,6 +291,9 @@ DOMAIN = Kind("a domain name", '"example.test"', _domain)
 NETWORK = Kind("an IP network", '"192.0.2.0/24"', _network)
 NAMESERVER = Kind("an IP address, with a port or without", '"127.0.0.1:5353"', _nameserver)
 ENDPOINT = Kind('a Twisted endpoint description, or "" for none', '"tcp:25"', _endpoint)
+LMTP_ENDPOINT = Kind(
+    'a Twisted endpoint description, or "" for none', '"unix:/run/mailserver/lmtp"', _lmtp_endpoint
+)
 ROUTE = Kind("the next hop's URL", '"smtp://10.0.0.5:25"', _route)
 SIZE = Kind("an amount of octets with its unit", '"50 MiB"', _message_size)
 DURATION = Kind("a length of time with its units", '"5m" or "1h20m" or "5d"', _duration)

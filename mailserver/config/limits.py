@@ -84,7 +84,8 @@ class Limits:
     Seconds: ``greeting_time`` until the first command, ``command_time`` from one to the next,
     ``handshake_time`` for TLS, ``session_time`` in all; in each ``content_time`` of a message
     ``minimum_rate`` octets a second have to come.  ``greet_wait``: strangers on port 25 have to wait
-    so long for the greeting.  ``normalize``: networks whose bare line ends are mended, not refused.
+    so long for the greeting.  A submission may ask to be kept back for ``future_release`` (RFC 4865) at
+    most; "" for not at all.  ``normalize``: networks whose bare line ends are mended, not refused.
     """
 
     message_size: Annotated[int, SIZE] = 50 * 2**20
@@ -108,6 +109,7 @@ class Limits:
     session_time: Duration = 7200.0
     minimum_rate: Annotated[int, Kind("octets a second", "100", whole(0, 1_000_000))] = 100
     greet_wait: Annotated[float, WAIT] = 0.0
+    future_release: Annotated[float, WAIT] = 30 * 86400.0
     normalize: Networks = ()
 
 

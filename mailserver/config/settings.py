@@ -15,6 +15,7 @@ from mailserver.config.kinds import (
     DURATION,
     ENDPOINT,
     FORMAT,
+    LMTP_ENDPOINT,
     LOST_TLS,
     NAME,
     NAMESERVER,
@@ -29,6 +30,7 @@ from mailserver.config.kinds import (
 from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.pairs import PAIRS, Pair
 from mailserver.config.routes import ROUTES, RouteSettings
+from mailserver.config.submission import Submission
 
 Duration = Annotated[float, DURATION]
 """Seconds."""
@@ -47,7 +49,7 @@ class Listen:
     submissions: Endpoint = "tcp:465"
     pop3: Endpoint = "tcp:110"
     pop3s: Endpoint = "tcp:995"
-    lmtp: Endpoint = ""
+    lmtp: Annotated[str, LMTP_ENDPOINT] = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +92,9 @@ class Relay:
     ``dnssec`` says that the name servers, which must be on loopback, validate: it turns DANE on.
     ``mta_sts`` obeys policies; ``lost_tls`` tells what becomes of mail to a host that did TLS before
     (``warn``, ``delay``, ``ignore``); ``tls_reports`` sends reports to domains that ask; ``authorities``
-    is a PEM file of CAs to trust instead of the system's."""
+    is a PEM file of CAs to trust instead of the system's.
+
+    ``etrn``: the domains whose waiting mail anybody may have sent now by ETRN."""
 
     port: Annotated[int, Kind("a port from 1 to 65535", "25", whole(1, 65535))] = 25
     nameservers: Annotated[tuple[str, ...], each(NAMESERVER)] = ()
@@ -105,6 +109,7 @@ class Relay:
     tls_reports: Boolean = True
     authorities: Annotated[Path | None, TEXT_PATH] = None
     routes: Annotated[Mapping[str, str | RouteSettings], ROUTES] = attrs.field(factory=dict)
+    etrn: Annotated[tuple[str, ...], each(DOMAIN)] = ()
     concurrency: Annotated[int, Kind("a number of sessions", "20", whole(1, 1000))] = 20
     messages_per_minute: Annotated[
         int, Kind("a number of messages, 0 for no limit", "60", whole(0, 1_000_000))
@@ -130,6 +135,7 @@ class Settings:
     store: Store = attrs.field(factory=Store)
     relay: Relay = attrs.field(factory=Relay)
     limits: Limits = attrs.field(factory=Limits)
+    submission: Submission = attrs.field(factory=Submission)
     policy: Policy = attrs.field(factory=Policy)
     proxy: Proxy = attrs.field(factory=Proxy)
 

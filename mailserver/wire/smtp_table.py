@@ -6,7 +6,7 @@ The parameters of MAIL and RCPT, each with the facts that make it legal, stand i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -88,7 +88,11 @@ _MAIL_FIRST = _needs(TRANSACTION, 503, "5.5.1", "Send MAIL FROM:<address> first"
 _NO_BDAT = _forbids(CHUNKED, 503, "5.5.1", "The content has begun with BDAT; go on with BDAT, or RSET")
 _ATTEMPT_FIRST = _needs(ATTEMPTED, 503, "5.5.1", "Send RCPT TO:<address> first")
 _SOMEBODY = _needs(RECIPIENT, 554, "5.5.1", "No valid recipients")
-_SOMEBODY_LMTP = _needs(RECIPIENT, 503, "5.5.1", "No valid recipients")  # RFC 2033 §4.2
+_IN_LMTP = {
+    _HELLO_FIRST: _needs(HELLO, 503, "5.5.1", "Send LHLO first"),
+    _SOMEBODY: _needs(RECIPIENT, 503, "5.5.1", "No valid recipients"),  # RFC 2033 §4.2
+}
+"""What LMTP says in the place of SMTP's words."""
 _TLS_FIRST = _forbids(TLS_FIRST, 530, "5.7.0", "Must issue a STARTTLS command first")
 
 
@@ -124,40 +128,6 @@ class Command:
 def _absent(verb: str, why: str) -> Command:
     text = f"{verb} is not implemented: {why}"
     return Command(verb, verb, "optional", (text,), (_needs(_NEVER, 502, "5.5.1", text),))
-
-
-def _data(somebody: Condition, roles: tuple[str, ...]) -> Command:
-    return Command(
-        "DATA",
-        "DATA",
-        "none",
-        (
-            "Sends the message: wait for 354, send header, an empty line and text,",
-            "then a line with a single dot. A line that begins with a dot gets a second one in front.",
-        ),
-        (
-            _MAIL_FIRST,
-            _ATTEMPT_FIRST,
-            somebody,
-            _NO_BDAT,
-            _forbids(BINARY, 503, "5.5.1", "BODY=BINARYMIME needs BDAT"),
-        ),
-        roles=roles,
-    )
-
-
-def _bdat(somebody: Condition, roles: tuple[str, ...]) -> Command:
-    return Command(
-        "BDAT",
-        "BDAT octets [LAST]",
-        "optional",  # without one it is no BDAT that anybody could follow; its reader says so
-        (
-            "Sends a piece of the message: exactly so many octets follow the line, no dots are doubled.",
-            "The piece called LAST ends the message.",
-        ),
-        (_MAIL_FIRST, _ATTEMPT_FIRST, somebody),
-        roles=roles,
-    )
 
 
 _ROWS = (
@@ -240,10 +210,32 @@ _ROWS = (
         (_MAIL_FIRST, _NO_BDAT),
         PATH_LINE_OCTETS,
     ),
-    _data(_SOMEBODY, (SMTP, SUBMISSION)),
-    _data(_SOMEBODY_LMTP, (LMTP,)),
-    _bdat(_SOMEBODY, (SMTP, SUBMISSION)),
-    _bdat(_SOMEBODY_LMTP, (LMTP,)),
+    Command(
+        "DATA",
+        "DATA",
+        "none",
+        (
+            "Sends the message: wait for 354, send header, an empty line and text,",
+            "then a line with a single dot. A line that begins with a dot gets a second one in front.",
+        ),
+        (
+            _MAIL_FIRST,
+            _ATTEMPT_FIRST,
+            _SOMEBODY,
+            _NO_BDAT,
+            _forbids(BINARY, 503, "5.5.1", "BODY=BINARYMIME needs BDAT"),
+        ),
+    ),
+    Command(
+        "BDAT",
+        "BDAT octets [LAST]",
+        "optional",  # without one it is no BDAT that anybody could follow; its reader says so
+        (
+            "Sends a piece of the message: exactly so many octets follow the line, no dots are doubled.",
+            "The piece called LAST ends the message.",
+        ),
+        (_MAIL_FIRST, _ATTEMPT_FIRST, _SOMEBODY),
+    ),
     Command("RSET", "RSET", "none", ("Ends the transaction; sender and recipients are forgotten.",)),
     Command("NOOP", "NOOP [text]", "optional", ("Does nothing.",)),
     Command("HELP", "HELP [command]", "optional", ("Lists what is legal now, or explains one command.",)),
@@ -268,7 +260,16 @@ _ROWS = (
     _absent("TURN", "RFC 5321 appendix F.1 says why"),
 )
 
-COMMANDS = {role: {row.verb.encode(): row for row in _ROWS if role in row.roles} for role in ROLES}
+
+def _spoken_by(row: Command, role: str) -> Command:
+    if role != LMTP:
+        return row
+    return replace(row, order=tuple(_IN_LMTP.get(condition, condition) for condition in row.order))
+
+
+COMMANDS = {
+    role: {row.verb.encode(): _spoken_by(row, role) for row in _ROWS if role in row.roles} for role in ROLES
+}
 """By role: rows by verb, in upper case, in the order in which HELP shows them."""
 
 
