@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from twisted.internet.task import deferLater
 from mailserver.values.address import domain_key
 from mailserver.values.content import Content, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient
-from mailserver.wire.client_commands import Extensions, needs_smtputf8
+from mailserver.wire.client_commands import Extensions, deliver_by, needs_smtputf8
 from mailserver.wire.seven_bit import NotReencodable, in_seven_bits
 
 REENCODED_OCTETS = 10 * 1024 * 1024
@@ -46,6 +47,9 @@ def transaction_of(
     if extensions.size_limit and size > extensions.size_limit:
         words = f"the message has {size} octets, the next server takes {extensions.size_limit}"
         return [], [UnfitRecipient(one, "5.3.4", words) for one in pending]
+    if deliver_by(entry.envelope, extensions, time.time()) is None:
+        words = "the next server promises no delivery in the time that is left (DELIVERBY)"
+        return [], [UnfitRecipient(one, "5.4.7", words) for one in pending]
     fit, unfit = list(pending), []
     if not extensions.smtputf8:
         all_need_it = needs_smtputf8(entry.envelope)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailserver.values.address import Address, domain_key
 from mailserver.values.envelope import Envelope, Recipient
+from mailserver.wire.grammar import to_xtext
 
 _UNFIT = re.compile(r"[\x00-\x20\x7f]")
 
@@ -80,8 +82,42 @@ def _path(address: Address, smtputf8: bool) -> str:
     return f"<{address}>"
 
 
+def deliver_by(envelope: Envelope, extensions: Extensions, now: float) -> str | None:
+    """What BY says to this server, ``""`` where it says nothing, or ``None``: the server promises
+    nothing in so short a time, and the message must return then (RFC 2852 §3, §4).
+
+    A server without DELIVERBY gets the message all the same; its sender hears that it was relayed.
+    """
+    least = extensions.keywords.get("DELIVERBY")
+    if not envelope.by_mode or least is None:
+        return ""
+    seconds = int(envelope.deliver_by - now)
+    if envelope.by_mode.startswith("R"):
+        if seconds < _number(least):
+            return None
+        seconds = max(1, seconds)
+    return f"BY={seconds};{envelope.by_mode}"
+
+
+def _extras(envelope: Envelope, extensions: Extensions, authenticated: bool, now: float) -> list[str]:
+    """The rarer parameters: RFC 2852, RFC 6710, RFC 4954 §5 (to servers that know us alone)."""
+    words = []
+    if by := deliver_by(envelope, extensions, now):
+        words.append(by)
+    if envelope.priority and "MT-PRIORITY" in extensions.keywords:
+        words.append(f"MT-PRIORITY={envelope.priority}")
+    if envelope.auth.isascii() and authenticated and envelope.auth:
+        words.append(f"AUTH={to_xtext(envelope.auth)}")
+    return words
+
+
 def mail_command(
-    envelope: Envelope, size: int, extensions: Extensions, smtputf8: bool, require_tls: bool = False
+    envelope: Envelope,
+    size: int,
+    extensions: Extensions,
+    smtputf8: bool,
+    require_tls: bool = False,
+    authenticated: bool = False,
 ) -> str:
     """MAIL with the parameters that the server knows (RFC 1870, RFC 6152, RFC 6531, RFC 3461)."""
     words = [f"MAIL FROM:{_path(envelope.reverse_path, smtputf8)}"]
@@ -99,6 +135,8 @@ def mail_command(
             words.append(f"RET={envelope.ret}")
         if envelope.envid and not _UNFIT.search(envelope.envid):
             words.append(f"ENVID={envelope.envid}")
+    if envelope.by_mode or envelope.priority or envelope.auth:
+        words += _extras(envelope, extensions, authenticated, time.time())
     return " ".join(words)
 
 

@@ -239,6 +239,11 @@ def is_xtext(octets: bytes, utf8: bool = False) -> bool:
     return True
 
 
+def to_xtext(text: str) -> str:
+    """``text`` in xtext (RFC 3461 §4); what is outside ASCII stays, for RFC 6533's form."""
+    return "".join(c if ("!" <= c <= "~" and c not in "+=") or c > "\x7f" else f"+{ord(c):02X}" for c in text)
+
+
 def from_xtext(octets: bytes) -> str:
     """What ``octets``, for which ``is_xtext`` is true, stand for."""
     return _XTEXT_PAIR.sub(lambda pair: chr(int(pair[1], 16)), octets.decode("utf-8"))

@@ -200,7 +200,8 @@ class SMTPClientMachine:
         smtputf8 = extensions.smtputf8 and (
             needs_smtputf8(envelope) or any(not r.address.local.isascii() for r in recipients)
         )
-        commands = [mail_command(envelope, size, extensions, smtputf8, require_tls)]
+        known = self._login is not None
+        commands = [mail_command(envelope, size, extensions, smtputf8, require_tls, known)]
         commands += [rcpt_command(recipient, extensions, smtputf8) for recipient in recipients]
         self._transaction = _Transaction(commands, [None] * len(recipients), size)
         if self._reset_first:
