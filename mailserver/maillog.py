@@ -77,6 +77,11 @@ def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float) -> None:
         )
 
 
+def held(entry: Entry) -> None:
+    """The message waits until somebody releases it."""
+    _say(f"{entry.queue_id}: hold: {printable(entry.envelope.hold)}")
+
+
 def removed(entry: Entry) -> None:
     """Nobody waits for the message any more."""
     _say(f"{entry.queue_id}: removed")

@@ -47,6 +47,7 @@ from mailserver.spool.orphans import orphans
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
+from mailserver.submissions import Submissions
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
@@ -157,6 +158,7 @@ class House:
         self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
+        self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
@@ -188,6 +190,7 @@ class House:
             self.store.start()
             self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
+            self.submissions.open(self.spool, self.runner.accepted)
             if self._place.number == 0:
                 self._take_over_orphans()
         except (CertificateError, DirectoryUnavailable, SpoolUnusable) as error:
@@ -227,6 +230,7 @@ class House:
         self.certificate_watch.stop()
         self.entrance.close()
         self.workers.stop()
+        self.submissions.close()
         self.password_workers.stop()
         self.outgoing.close()
         for spool in (self.spool, *self.orphans):
@@ -310,6 +314,7 @@ class House:
             may_receive=self.entrance.may_receive,
             accepted=self.runner.accepted,
             now=time.time,
+            submission=self.submissions.submission,
         )
         offer = Offer(
             hostname=settings.hostname,

@@ -19,8 +19,8 @@ import click
 import mailserver
 from mailserver.admin.operator import WHO_MAY, Operator, Refusal
 
-GROUPS = ("alias", "config", "queue", "user")
-"""Each is a module of this folder with a click group of the same name, imported when it is used."""
+GROUPS = ("alias", "config", "queue", "recall", "user")
+"""Each is a module here with a click command or group of the same name, imported when it is used."""
 
 
 class Program(click.Group):

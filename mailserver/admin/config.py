@@ -81,6 +81,7 @@ def as_table(settings: Settings) -> dict[str, Any]:
     relay["nameservers"] = list(relay["nameservers"])
     relay["routes"] = dict(relay["routes"])
     table["limits"]["message_size"] = _size_text(table["limits"]["message_size"])
+    table["submission"]["hold"] = duration_text(hold) if (hold := table["submission"]["hold"]) else ""
     table["domains"] = list(table["domains"])
     table["state"] = str(table["state"])
     table["store"]["path"] = str(table["store"]["path"])

@@ -6,19 +6,19 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from mailserver.admin.operator import WHO_MAY, Operator, Refusal, become_owner, confirm, yes_option
+from mailserver.admin.operator import ADDRESS, WHO_MAY, Operator, Refusal, become_owner, confirm, yes_option
 from mailserver.admin.output import Output, json_option
 from mailserver.spool.inspection import QueuedEntry, QueuedRecipient, QueueInspection
 from mailserver.spool.schema import NEVER, SpoolUnusable
-from mailserver.values.address import address_from
+from mailserver.values.address import Address, address_from
 from mailserver.values.content import Content
-from mailserver.values.envelope import entry_number
+from mailserver.values.envelope import entry_number, queue_id
 from mailserver.values.units import duration_text, octets_text
 
 HEADER_SHOWN = 32 * 1024
@@ -95,21 +95,62 @@ def retry(operator: Operator, what: str | None, everything: bool, as_json: bool)
     output.done(f"{count} recipient{'s' * (count != 1)} will be tried {when}", recipients=count)
 
 
+sender_option = click.option(
+    "--sender", type=ADDRESS, default=None, metavar="ADDRESS", help="All that is held of this sender."
+)
+
+
+@queue.command("release", epilog="Example: mailserver queue release --sender ada@example.test")
+@click.argument("ids", metavar="ID...", nargs=-1)
+@sender_option
+@json_option
+@click.pass_obj
+def release_(operator: Operator, ids: tuple[str, ...], sender: Address | None, as_json: bool) -> None:
+    """Let messages go that are held, by ID or all of a sender's.
+
+    An account whose mail was held because it sent too much may send again.
+    """
+    output = Output(as_json)
+    _one_of(ids, sender)
+    with _inspection(operator) as inspection:
+        numbers = {id_: _number(id_) for id_ in ids} or _held(inspection, sender)
+        entries = {id_: inspection.entry(number) for id_, number in numbers.items()}
+        if missing := [id_ for id_, entry in entries.items() if entry is None or not entry.hold]:
+            raise Refusal(
+                os.EX_NOUSER, f"{', '.join(missing)}: not held; `mailserver queue list` shows what is"
+            )
+        for number in numbers.values():
+            inspection.retry_entry(number)
+        accounts = _end_holds(operator, inspection, sender, entries.values())
+    output.done(_done(numbers, "released", accounts), released=list(numbers), accounts=accounts)
+
+
 @queue.command(epilog="Example: mailserver queue remove 2kq8f3vbx1c --yes")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1)
+@sender_option
 @yes_option
 @json_option
 @click.pass_obj
-def remove(operator: Operator, ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Remove messages with all their recipients. Nobody is told.
+def remove(
+    operator: Operator, ids: tuple[str, ...], sender: Address | None, yes: bool, as_json: bool
+) -> None:
+    """Remove messages with all their recipients, by ID or all that is held of a sender. Nobody is told.
 
     A recipient to whom a message is being delivered at this moment may still get it.
     """
     output = Output(as_json)
+    _one_of(ids, sender)
     numbers = {id_: _number(id_) for id_ in ids}
-    confirm(f"Remove {', '.join(numbers)}? The messages are lost, and their senders are not told.", yes)
+    what = ", ".join(numbers) or f"everything that is held of {sender}"
+    confirm(f"Remove {what}? The messages are lost, and their senders are not told.", yes)
     with _inspection(operator) as inspection:
+        numbers = numbers or _held(inspection, sender)
+        entries = [inspection.entry(number) for number in numbers.values()]
         removed = [id_ for id_, number in numbers.items() if inspection.remove(number)]
+        accounts = _end_holds(operator, inspection, sender, entries)
+    if sender is not None:
+        output.done(_done(removed, "removed", accounts), removed=removed, accounts=accounts)
+        return
     if missing := [id_ for id_ in numbers if id_ not in removed]:
         done = f" ({', '.join(removed)} removed)" if removed else ""
         raise Refusal(os.EX_NOUSER, f"{_not_there(', '.join(missing))}{done}")
@@ -131,6 +172,39 @@ def _inspection(operator: Operator) -> Iterator[QueueInspection]:
             yield inspection
     except SpoolUnusable as error:
         raise Refusal(os.EX_UNAVAILABLE, str(error)) from error
+
+
+inspection_of = _inspection
+
+
+def _one_of(ids: tuple[str, ...], sender: Address | None) -> None:
+    if bool(ids) is (sender is not None):
+        raise click.UsageError("Give IDs, or --sender.", click.get_current_context())
+
+
+def _held(inspection: QueueInspection, sender: Address | None) -> dict[str, int]:
+    from mailserver.admin.holds import held_by_sender
+
+    assert sender is not None
+    return {queue_id(number): number for number in held_by_sender(inspection, sender)}
+
+
+def _end_holds(
+    operator: Operator,
+    inspection: QueueInspection,
+    sender: Address | None,
+    entries: Iterable[QueuedEntry | None],
+) -> list[str]:
+    from mailserver.admin.holds import end_holds
+
+    senders = [] if sender is None else [sender]
+    reasons = {entry.hold for entry in entries if entry is not None and entry.hold}
+    return end_holds(operator.settings.state, inspection, senders, reasons)
+
+
+def _done(ids: Iterable[str], done: str, accounts: list[str]) -> str:
+    text = f"{', '.join(ids) or 'nothing'} {done}"
+    return f"{text}; {', '.join(accounts)} may send again" if accounts else text
 
 
 def _number(id_: str) -> int:

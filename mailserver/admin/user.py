@@ -31,15 +31,31 @@ def user() -> None:
     default=None,
     help="How the mailbox is kept; else as [store] says.",
 )
+@click.option(
+    "--may-send-as",
+    "senders",
+    metavar="SENDER",
+    multiple=True,
+    help="An address, @domain or * that it may write as, beside its own.",
+)
 @stdin_option
 @json_option
 @click.pass_obj
-def add(operator: Operator, address: Address, format_: str | None, from_stdin: bool, as_json: bool) -> None:
+def add(
+    operator: Operator,
+    address: Address,
+    format_: str | None,
+    senders: tuple[str, ...],
+    from_stdin: bool,
+    as_json: bool,
+) -> None:
     """Make an account for ADDRESS and ask for its password."""
     output = Output(as_json)
     secrets = _secrets(_password(from_stdin, address, operator), operator)
     with operator.directory() as directory:
         account = directory.add_user(address, secrets, format_ or "")
+        if senders:
+            directory.allow_senders(account.address, senders)
     name = str(account.address)
     output.done(f"{name} added", address=name, format=_format(operator, account.format))
 
@@ -54,9 +70,19 @@ def list_(operator: Operator, as_json: bool) -> None:
     if operator.accounts.exists():
         with operator.directory() as directory:
             rows = [
-                {"address": str(a.address), "format": _format(operator, a.format)} for a in directory.users()
+                {
+                    "address": str(a.address),
+                    "format": _format(operator, a.format),
+                    "may_send_as": list(a.may_send_as),
+                }
+                for a in directory.users()
             ]
-    output.rows(("address", "format"), rows, "There are no users yet; mailserver user add ada@example.test")
+    columns = ["address", "format", *(["may_send_as"] if any(row["may_send_as"] for row in rows) else [])]
+    output.rows(
+        columns,
+        rows,
+        "There are no users yet; mailserver user add ada@example.test",
+    )
 
 
 @user.command(epilog="Example: mailserver user password ada@example.test")
@@ -89,6 +115,26 @@ def remove(operator: Operator, address: Address, yes: bool, as_json: bool) -> No
     for alias in dangling:
         click.echo(f"mailserver: the alias {alias} still names {address}", err=True)
     output.done(f"{address} removed; its mail stays in {store}", address=str(address), aliases=dangling)
+
+
+@user.command(epilog="Example: mailserver user allow ada@example.test news@list.test @example.org")
+@click.argument("address", type=ADDRESS)
+@click.argument("senders", metavar="SENDER...", nargs=-1)
+@click.option("--none", "nobody", is_flag=True, help="Take back what was allowed.")
+@json_option
+@click.pass_obj
+def allow(
+    operator: Operator, address: Address, senders: tuple[str, ...], nobody: bool, as_json: bool
+) -> None:
+    """Let ADDRESS write as SENDER too: an address, @domain, or * for everybody; beside its own address and
+    the aliases that lead to it. What was allowed before is replaced. Counts from its next log-in on."""
+    output = Output(as_json)
+    if bool(senders) is nobody:
+        raise click.UsageError("Name at least one SENDER, or --none.", click.get_current_context())
+    with operator.directory() as directory:
+        directory.allow_senders(address, senders)
+    whom = ", ".join(senders) or "nobody but itself and its aliases"
+    output.done(f"{address} may send as {whom}", address=str(address), may_send_as=list(senders))
 
 
 def _format(operator: Operator, format_: str) -> str:

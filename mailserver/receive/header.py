@@ -1,16 +1,12 @@
-"""Reads the header of content as it streams by: counts fields, and adds what a submission lacks."""
+"""Reads the header of content as it streams by, and counts the fields that tell of loops."""
 
 from __future__ import annotations
 
-import os
 import re
-import time
-
-from mailserver.values.dates import header_date
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
-_COUNTED = {b"received", b"date", b"message-id", b"delivered-to"}
+_COUNTED = {b"received", b"delivered-to"}
 
 HEADER_OCTETS = 1024 * 1024
 """The longest header; a longer one is an attack on whoever reads it later."""
@@ -29,14 +25,12 @@ class HeaderReader:
     ``HEADER_OCTETS``.
     """
 
-    def __init__(self, mend: bool, hostname: str) -> None:
+    def __init__(self) -> None:
         self.fields: dict[bytes, int] = {}
         self.delivered_to: list[bytes] = []
         self.is_too_long = False
         self._length = 0
         self._has_fields = False
-        self._mend = mend
-        self._hostname = hostname
         self._carry = b""
         self._ended = False
 
@@ -89,17 +83,6 @@ class HeaderReader:
         return True
 
     def _addition(self, body_follows: bool) -> bytes:
-        """Date and Message-ID where a submission has none (RFC 6409 §8.2, §8.3).
-
-        Text that begins without any header gets the empty line that belongs before it, or its
-        first words would read as part of the Received field above.
-        """
-        if not self._mend:
-            return b"\r\n" if body_follows and not self._has_fields else b""
-        now = time.time()
-        added = b""
-        if b"date" not in self.fields:
-            added += f"Date: {header_date(now)}\r\n".encode()
-        if b"message-id" not in self.fields:
-            added += f"Message-ID: <{int(now * 1e6):x}.{os.urandom(8).hex()}@{self._hostname}>\r\n".encode()
-        return added + b"\r\n" if added and body_follows else added
+        """Text that begins without any header gets the empty line that belongs before it, or its
+        first words would read as part of the Received field above."""
+        return b"\r\n" if body_follows and not self._has_fields else b""

@@ -11,10 +11,13 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
 
+from mailserver import maillog
 from mailserver.connections import PRESSED_TIMES, Connections, Times
 from mailserver.interfaces import IAuthenticator
 from mailserver.receive.authentication import CANCELLED, Exchange
-from mailserver.receive.transaction import Intake, Transaction
+from mailserver.receive.transaction import TRY_LATER, Intake, Transaction
+from mailserver.values.account import Account
+from mailserver.values.address import NULL_SENDER
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import SessionFacts, TLSFacts
 from mailserver.values.text import printable
@@ -140,8 +143,22 @@ class Session:
         self.drop_transaction()
         if (rates := self._rates()) and (refusal := rates.message(self.facts.client_host)):
             return refusal
+        if self.facts.account is not None and (refusal := self._not_theirs(event, self.facts.account)):
+            return refusal
         self._transaction = Transaction(self._settings.intake, self.facts, event)
         return reply(250, "2.1.0", f"Sender <{printable(str(event.path))}> ok")
+
+    def _not_theirs(self, event: MailFrom, account: Account) -> Reply | None:
+        """Why somebody who has logged in may not send from this address (RFC 6409 §6.1)."""
+        submission = self._settings.intake.submission
+        try:
+            refusal = submission.objection(account, event.path) if submission else None
+        except Exception as error:
+            maillog.fault(f"deciding on MAIL FROM:<{event.path}>", error)
+            return TRY_LATER
+        if refusal is not None:
+            maillog.refused(refusal, "MAIL", self.facts, event.path, NULL_SENDER)
+        return refusal
 
     def _rcpt(self, event: RcptTo) -> Answer:
         assert self._transaction is not None

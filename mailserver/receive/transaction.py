@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from mailserver import maillog
 from mailserver.interfaces import IDirectory, ISpool, ISpoolWriter, SpoolFull
 from mailserver.receive.header import HEADER_OCTETS, MOST_HOPS, HeaderReader
+from mailserver.receive.submission import Submission
+from mailserver.receive.submitted import SubmittedHeader
 from mailserver.threads import Bridge
 from mailserver.values.address import Address
 from mailserver.values.envelope import Entry, Envelope, queue_id
@@ -42,7 +45,8 @@ class Decide(Protocol):
 class Intake:
     """What every transaction needs, handed in by ``service.py``.
 
-    ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed.
+    ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed;
+    ``submission`` is what holds for those who have logged in.
     """
 
     hostname: str
@@ -52,6 +56,7 @@ class Intake:
     may_receive: Decide
     accepted: Callable[[Entry], None]
     now: Callable[[], float]
+    submission: Submission | None = None
 
 
 class Transaction:
@@ -64,7 +69,28 @@ class Transaction:
         self._asked: list[tuple[Address, str, frozenset[str]]] = []
         self._envelope: Envelope | None = None
         self._writer: ISpoolWriter | None = None
-        self._header = HeaderReader(False, intake.hostname)
+        self._header = HeaderReader()
+        self._submission = intake.submission if session.account is not None else None
+        self._submitted = self._header_of_ours()
+
+    def _header_of_ours(self) -> SubmittedHeader | None:
+        """A reader that mends the header of somebody who has logged in, and looks whose it is."""
+        account, submission = self.facts.session.account, self._submission
+        if account is None or submission is None:
+            return None
+        return SubmittedHeader(account.address, partial(submission.may_use, account), self._intake.hostname)
+
+    def _charge(self) -> str | Awaitable[str]:
+        """The reason to hold a message of somebody who has logged in, or ``""``."""
+        account, submission = self.facts.session.account, self._submission
+        if account is None or submission is None:
+            return ""
+        try:
+            return submission.charge(account, self.facts.recipients)
+        except Exception as error:
+            # Counting is a service to others; that it fails is no reason to refuse anybody's mail.
+            maillog.fault("counting a submission", error)
+            return ""
 
     def recipient(self, rcpt: RcptTo) -> Reply | Deferred[Reply]:
         """Ask policy about one forward-path."""
@@ -119,16 +145,22 @@ class Transaction:
             mail.path, recipients, mail.body, mail.smtputf8, ret=mail.ret, envid=mail.envid
         )
         self._writer = writer
-        self._header = HeaderReader(session.role == "submission", intake.hostname)
         only = self._asked[0][0] if len(self._asked) == 1 else None
+        now, submission = intake.now(), self._submission
+        hidden = submission is not None and submission.hide_client
+        if submission is not None and submission.delay:
+            release_at = max(self._envelope.release_at, now + submission.delay)
+            self._envelope = replace(self._envelope, release_at=release_at)
         writer.write(
-            received(session, intake.hostname, queue_id(writer.id), intake.now(), mail.smtputf8, only)
+            received(session, intake.hostname, queue_id(writer.id), now, mail.smtputf8, only, hidden)
         )
         return GO_ON
 
     def write(self, chunk: bytes) -> Future[None] | None:
         """Keep a piece of content; a future asks the caller to wait for the disk."""
         assert self._writer is not None
+        if self._submitted is not None:
+            chunk = self._submitted.feed(chunk)
         kept = self._header.feed(chunk)
         return self._writer.write(kept) if kept else None
 
@@ -136,6 +168,8 @@ class Transaction:
         """At the end of data: refuse, or commit and only then say 250."""
         assert self._writer is not None
         assert self._envelope is not None
+        if self._submitted is not None and (rest := self._header.feed(self._submitted.finish())):
+            self._writer.write(rest)
         fault = fault or self._header_fault(self._envelope)
         if fault is not None:
             self.abort()
@@ -143,12 +177,33 @@ class Transaction:
             return fault
         if rest := self._header.finish():
             self._writer.write(rest)
-        committed = self._intake.bridge.deferred(self._writer.commit(self._envelope))
+        charged = self._charge()
+        if not isinstance(charged, str):
+            return Deferred.fromCoroutine(self._commit_later(charged))
+        return self._commit(charged)
+
+    async def _commit_later(self, charged: Awaitable[str]) -> Reply:
+        try:
+            hold = await charged
+        except Exception as error:
+            maillog.fault("counting a submission", error)
+            hold = ""
+        return await self._commit(hold)
+
+    def _commit(self, hold: str) -> Deferred[Reply]:
+        writer, envelope = self._writer, self._envelope
+        if writer is None or envelope is None:  # the client went while its usage was read
+            return succeed(TRY_LATER)
         self._writer = None
+        committed = self._intake.bridge.deferred(
+            writer.commit(replace(envelope, hold=hold) if hold else envelope)
+        )
         return committed.addCallbacks(self._committed, self._not_committed)
 
     def _header_fault(self, envelope: Envelope) -> Reply | None:
         header = self._header
+        if self._submitted is not None and self._submitted.refusal is not None:
+            return self._submitted.refusal
         if header.is_too_long:
             return HEADER_TOO_LONG
         if header.hops > MOST_HOPS:
@@ -164,6 +219,8 @@ class Transaction:
         maillog.accepted(entry, self.facts.session)
         if not entry.envelope.is_kept_back:
             self._intake.accepted(entry)
+        elif entry.envelope.hold and self._submission is not None and self.facts.session.account is not None:
+            self._submission.held(self.facts.session.account, entry)
         return reply(250, "2.0.0", f"Ok: queued as {entry.queue_id}")
 
     def _not_committed(self, failure: Failure) -> Reply:

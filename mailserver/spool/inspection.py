@@ -163,6 +163,15 @@ class QueueInspection:
                 removed |= spool.remove(number)
         return removed
 
+    def recall(self, number: int, now: float) -> bool:
+        """Remove one message that still waits for its release, before anybody was tried. ``False``: it
+        does not, or is not there."""
+        for spool in self._spools:
+            with _told(spool.path):
+                if spool.remove(number, not_before=now):
+                    return True
+        return False
+
     def _change(self, statement: str, parameters: tuple[object, ...], also: str = "") -> int:
         changed = 0
         for spool in self._spools:
@@ -261,8 +270,11 @@ class _OneSpool:
                 self._db.execute(also, parameters[:1])
         return changed
 
-    def remove(self, number: int) -> bool:
+    def remove(self, number: int, not_before: float | None = None) -> bool:
+        """Remove a message; with ``not_before`` only when none of its recipients is due before."""
         with self._transaction():
+            if not_before is not None and not self._waits_until(number, not_before):
+                return False
             self._db.execute("DELETE FROM recipient WHERE entry = ?", (number,))
             gone = self._db.execute(
                 "DELETE FROM entry WHERE id = ? RETURNING content IS NULL", (number,)
@@ -272,6 +284,15 @@ class _OneSpool:
             with suppress(FileNotFoundError):
                 self._disk.remove(self._bodies / queue_id(number))
         return bool(gone)
+
+    def _waits_until(self, number: int, moment: float) -> bool:
+        """Whether there are recipients, and all of them have not been tried and wait longer than that."""
+        count, waiting = self._db.execute(
+            f"SELECT count(*), sum(attempts = 0 AND next_attempt > ? AND next_attempt < {NEVER!r})"
+            " FROM recipient WHERE entry = ?",
+            (moment, number),
+        ).fetchone()
+        return bool(count) and count == waiting
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

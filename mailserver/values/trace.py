@@ -28,16 +28,20 @@ def received(
     arrived: float,
     smtputf8: bool = False,
     recipient: Address | None = None,
+    hide_client: bool = False,
 ) -> bytes:
     """The Received field, CRLF at the end of each line.
 
+    With ``hide_client`` it tells neither name nor address of the client, for users who write from
+    home; FROM must be there all the same (RFC 5321 §4.4), so it names what nobody is called.
     ``recipient`` may be given only when the message has exactly one (RFC 5321 §4.4, §7.2).
     """
     tls = f"\r\n\t(using {session.tls.version} with cipher {session.tls.cipher})" if session.tls else ""
     wanted = f"\r\n\tfor <{recipient}>" if recipient else ""
     client = f"{session.client_name} {address_literal(session.client_host)}".lstrip()
+    whom = "client.invalid" if hide_client else f"{session.hello or 'unknown'} ({client})"
     return (
-        f"Received: from {session.hello or 'unknown'} ({client}){tls}\r\n"
+        f"Received: from {whom}{tls}\r\n"
         f"\tby {hostname} with {transmission_type(session, smtputf8)} id {queue_id}{wanted};\r\n"
         f"\t{header_date(arrived)}\r\n"
     ).encode()

@@ -18,8 +18,10 @@ from mailserver.accounts.directory import SqliteDirectory
 from mailserver.connections import Times
 from mailserver.interfaces import IMaildrop, ISubmitter
 from mailserver.policy.chains import may_receive
+from mailserver.policy.submission import SenderRights
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
+from mailserver.receive.submission import Submission
 from mailserver.receive.transaction import Intake
 from mailserver.threads import Bridge
 from mailserver.values.account import Account
@@ -95,6 +97,7 @@ class SmtpTalk:
         workers: Any = AtOnce()
         tls: Any = object() if "tls" in settings else None
         submission = "submission" in settings
+        rights = SenderRights(self.directory.resolve)
         login = authenticator(self.directory, workers, no_maildrop, self.clock, "smtp", ISubmitter)
         return ReceiverSettings(
             offer=Offer(
@@ -114,6 +117,12 @@ class SmtpTalk:
                 may_receive=may_receive,
                 accepted=lambda entry: None,
                 now=lambda: 1_700_000_000.0,
+                submission=Submission(
+                    rights.may_use,
+                    rights.objection,
+                    hide_client="discreet" in settings,
+                    delay=20.0 if "discreet" in settings else 0.0,
+                ),
             ),
             clock=self.clock,
             tls=tls,
@@ -176,6 +185,10 @@ class SmtpTalk:
         envelope = self.spool.messages[-1][0]
         found = [f"<{envelope.reverse_path}>", *(f"<{each.address}>" for each in envelope.recipients)]
         assert found == words, f"the envelope is {found}"
+
+    def _begins(self, words: list[str]) -> None:
+        content = self.spool.messages[-1][1]
+        assert content.startswith(octets(" ".join(words))), f"the content is {content!r}"
 
     def _ends(self, words: list[str]) -> None:
         content = self.spool.messages[-1][1]
