@@ -155,7 +155,13 @@ class House:
         self.workers = Workers(self.bridge, "blocking", BLOCKING_THREADS)
         self.password_workers = Workers(self.bridge, "passwords", PASSWORD_THREADS)
         self.directory = SqliteDirectory(state / "accounts.sqlite", settings.domains)
-        self.store = MailStore(settings.store.path, settings.store.format, self.disk, settings.hostname)
+        self.store = MailStore(
+            settings.store.path,
+            settings.store.format,
+            self.disk,
+            settings.hostname,
+            sweeps=place.number == 0,
+        )
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)

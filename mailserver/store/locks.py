@@ -1,4 +1,4 @@
-"""The locks of an mbox, in the order that other programs use: dotlock, then fcntl."""
+"""The locks of an mbox: dotlock, then fcntl, and never the one held while waiting for the other."""
 
 from __future__ import annotations
 
@@ -44,15 +44,11 @@ class MboxLocks:
         deadline = time.monotonic() + self._patience
         self._enter(path)
         try:
-            dotlock = _Dotlock(path + DOTLOCK, deadline)
+            held, dotlock = _both(path, deadline)
             try:
-                held = HeldMbox(path)
-                try:
-                    held.lock(deadline)
-                    yield held
-                finally:
-                    held.close()
+                yield held
             finally:
+                held.close()
                 dotlock.release()
         finally:
             with self._changed:
@@ -66,6 +62,31 @@ class MboxLocks:
             self._held.add(path)
 
 
+def _both(path: str, deadline: float) -> tuple[HeldMbox, _Dotlock]:
+    """Both locks, tried together: Debian's policy (11.6) lets programs begin with fcntl, or take both
+    without blocking; so nobody who has the one waits for us, who have the other."""
+    while True:
+        dotlock = _Dotlock(path + DOTLOCK, deadline)
+        held = HeldMbox(path)
+        try:
+            held.lock()
+            return held, dotlock
+        except MboxLocked:
+            held.close()
+            dotlock.release()
+            if time.monotonic() >= deadline:
+                raise
+        except BaseException:
+            held.close()
+            dotlock.release()
+            raise
+        time.sleep(_PAUSE)
+
+
+class MboxLocked(MailboxUnavailable):
+    """Another program has the file locked."""
+
+
 class HeldMbox:
     """An mbox that nobody else reads or writes. ``fd`` is open for reading, -1 without a file."""
 
@@ -73,15 +94,15 @@ class HeldMbox:
         self.path = path
         self.fd = -1
 
-    def lock(self, deadline: float) -> None:
-        """Open and lock the file that has the name now, if there is one."""
+    def lock(self) -> None:
+        """Open and lock the file that has the name now, if there is one; ``MboxLocked`` at once."""
         while True:
             try:
                 fd = os.open(self.path, _OPEN)
             except FileNotFoundError:
                 return
             try:
-                _lock_file(fd, self.path, deadline)
+                _lock_file(fd, self.path)
                 if os.path.samestat(os.fstat(fd), os.lstat(self.path)):
                     _refuse_foreign(fd, self.path)
                     self.fd = fd
@@ -96,7 +117,7 @@ class HeldMbox:
         """Lock and hold the file at ``path`` instead, which is about to take the mbox's name."""
         fd = os.open(path, _OPEN)
         try:
-            _lock_file(fd, path, 0.0)
+            _lock_file(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -115,17 +136,13 @@ class HeldMbox:
             os.close(fd)
 
 
-def _lock_file(fd: int, path: str, deadline: float) -> None:
-    while True:
-        try:
-            _try_lock(fd)
-            return
-        except OSError as error:
-            if error.errno not in _BUSY:
-                raise
-        if time.monotonic() >= deadline:
-            raise MailboxUnavailable(f"{_shown(path)} is locked by another program")
-        time.sleep(_PAUSE)
+def _lock_file(fd: int, path: str) -> None:
+    try:
+        _try_lock(fd)
+    except OSError as error:
+        if error.errno not in _BUSY:
+            raise
+        raise MboxLocked(f"{_shown(path)} is locked by another program") from None
 
 
 def _try_lock(fd: int) -> None:

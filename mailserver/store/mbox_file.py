@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from mailserver.interfaces import Delivery
 from mailserver.store.mboxrd import quoted
 from mailserver.store.octets import to_lf
+from mailserver.store.status_fields import without_fields
 from mailserver.values.address import Address
 
 Region = tuple[int, int]
@@ -17,6 +19,8 @@ Region = tuple[int, int]
 
 _FROM = b"From "
 _BOUNDARY = b"\n\n" + _FROM
+_CONTENT_LENGTH = b"\nContent-Length:"
+_HEADER_OCTETS = 64 * 1024  # a Content-Length in a longer header is not looked at
 _SCAN_OCTETS = 1024 * 1024
 
 
@@ -31,7 +35,8 @@ def message_pieces(delivery: Delivery) -> Iterator[bytes]:
     """The message as it stands in the mbox: From_ line, quoted content, an empty line."""
     yield from_line(delivery.reverse_path, delivery.arrived)
     last = b"\n"
-    for piece in quoted(to_lf(chain((delivery.header,), delivery.content.chunks()))):
+    content = to_lf(chain((delivery.header,), delivery.content.chunks()))
+    for piece in quoted(without_fields(content)):
         if piece:
             last = piece[-1:]
             yield piece
@@ -42,11 +47,55 @@ def regions(fd: int, size: int) -> list[Region]:
     """The messages in the first ``size`` octets.
 
     A message begins with ``From `` at the file's start or after an empty line; what stands before
-    the first one belongs to none.
+    the first one belongs to none.  A Content-Length (mboxcl, mboxcl2) tells where a message ends only
+    if another one begins there, or the file ends.
     """
     starts = [0] if os.pread(fd, len(_FROM), 0) == _FROM else []
     starts += [at + 2 for at in _occurrences(fd, size, _BOUNDARY)]
+    fields = list(_occurrences(fd, size, _CONTENT_LENGTH)) if starts else []
+    if fields:
+        starts = _by_content_length(fd, size, starts, fields)
     return list(zip(starts, [*starts, size][1:], strict=True))
+
+
+def _by_content_length(fd: int, size: int, starts: list[int], fields: list[int]) -> list[int]:
+    """The starts without those that lie inside a message whose Content-Length can be believed."""
+    kept: list[int] = []
+    start = starts[0]
+    while start < size:
+        kept.append(start)
+        following = bisect_right(starts, start)
+        end = starts[following] if following < len(starts) else size
+        field = bisect_right(fields, start)
+        counted = field < len(fields) and fields[field] < end
+        start = (_believed_end(fd, size, start, fields[field]) if counted else 0) or end
+    return kept
+
+
+def _believed_end(fd: int, size: int, start: int, field: int) -> int:
+    """Where the message with this Content-Length ends; 0 when the field is not to be believed."""
+    header = os.pread(fd, _HEADER_OCTETS, start)
+    body = start + header.find(b"\n\n") + 2
+    number = header[field - start + len(_CONTENT_LENGTH) :].partition(b"\n")[0].strip()
+    if body < start + 2 or field >= body or not number.isdigit() or len(number) > 15:
+        return 0
+    end = body + int(number)
+    if end == size or (end == size - 1 and os.pread(fd, 1, end) == b"\n"):
+        return size
+    around = os.pread(fd, len(_FROM) + 2, end - 1)
+    if around[1:].startswith(b"\n" + _FROM):
+        return end + 1
+    return end if around.startswith(b"\n" + _FROM) else 0
+
+
+def is_quoted(fd: int, region: Region) -> bool:
+    """Whether ``>From `` in a message is a quoted ``From ``.
+
+    mboxcl2 quotes nothing: a message that has a line with a bare ``From `` was written that way, and
+    all its lines stand as they were sent.
+    """
+    start, end = region
+    return next(_occurrences(fd, end, b"\n" + _FROM, start), None) is None
 
 
 def separator(fd: int, size: int) -> bytes:
@@ -109,9 +158,8 @@ def _agrees(found: bytes, piece: bytes) -> bool:
     return all(f in (p, 0) for f, p in zip(found, piece, strict=False))
 
 
-def _occurrences(fd: int, size: int, wanted: bytes) -> Iterator[int]:
-    """Offsets of ``wanted`` in the first ``size`` octets, read in pieces."""
-    at = 0
+def _occurrences(fd: int, size: int, wanted: bytes, at: int = 0) -> Iterator[int]:
+    """Offsets of ``wanted`` from ``at`` on in the first ``size`` octets, read in pieces."""
     while at < size:
         window = os.pread(fd, min(_SCAN_OCTETS, size - at), at)
         if not window:

@@ -12,12 +12,14 @@ from mailserver.durable import Disk
 from mailserver.interfaces import Listing, MailboxUnavailable
 from mailserver.store.locks import MboxLocks
 from mailserver.store.maildrop import Maildrop, MaildropLock
-from mailserver.store.mbox_file import Region, regions
+from mailserver.store.mbox_file import Region, is_quoted, regions
 from mailserver.store.mbox_rewrite import rewrite_without
 from mailserver.store.mboxrd import unquoted
 from mailserver.store.octets import CrlfCount, open_regular, pieces_of, to_crlf
+from mailserver.store.status_fields import CHANGING_FIELDS, without_fields
 
 _ID_OCTETS = 20
+_HEADER_OCTETS = 64 * 1024
 
 
 class _Message(NamedTuple):
@@ -29,11 +31,11 @@ class _Message(NamedTuple):
 class MboxMaildrop(Maildrop):
     """A snapshot in the order of the file.
 
-    A unique id is a hash of the message's exact octets with its From_ line, so it stays when other
-    messages go and when the server starts anew; a program that writes flags into the message changes
-    it.  The second and later of messages that are equal to the last octet have ``-2``, ``-3`` … after
-    the hash, counted in the file: those numbers shift when an earlier twin is removed.  Deliveries of
-    ours are never equal: their trace fields differ.
+    A unique id is a hash of the message's octets with its From_ line, so it stays when other
+    messages go and when the server starts anew; the fields in which programs keep flags do not count
+    and are not shown.  The second and later of messages that are equal to the last octet have ``-2``,
+    ``-3`` … after the hash, counted in the file: those numbers shift when an earlier twin is removed.
+    Deliveries of ours are never equal: their trace fields differ.
     """
 
     def __init__(self, disk: Disk, locks: MboxLocks, path: str, lock: MaildropLock) -> None:
@@ -91,13 +93,25 @@ def _state(fd: int) -> tuple[int, int]:
 
 
 def _messages(fd: int, size: int) -> list[_Message]:
-    return [_measure(fd, region) for region in regions(fd, size)]
+    found = regions(fd, size)
+    if found and _is_internal(fd, found[0]):
+        del found[0]
+    return [_measure(fd, region) for region in found]
+
+
+def _is_internal(fd: int, region: Region) -> bool:
+    """Whether it is no message: c-client and Dovecot keep facts of the folder in a first one."""
+    header = os.pread(fd, min(_HEADER_OCTETS, region[1] - region[0]), region[0]).partition(b"\n\n")[0]
+    return b"\nX-IMAP:" in header and b"FOLDER INTERNAL DATA" in header
 
 
 def _measure(fd: int, region: Region) -> _Message:
-    """Read a message once for its hash and its size on the wire."""
+    """Read a message for its hash and its size on the wire."""
     digest = hashlib.blake2b(digest_size=_ID_OCTETS)
-    for piece in pieces_of(fd, *region):
+    start, end = region
+    content = _line_end(fd, start, end)
+    digest.update(os.pread(fd, content - start, start))
+    for piece in without_fields(pieces_of(fd, content, end), CHANGING_FIELDS):
         digest.update(piece)
     count = CrlfCount()
     for piece in _content(fd, region):
@@ -110,7 +124,8 @@ def _content(fd: int, region: Region) -> Iterator[bytes]:
     start, end = region
     if os.pread(fd, 2, end - 2) == b"\n\n":
         end -= 1
-    return unquoted(pieces_of(fd, _line_end(fd, start, end), end))
+    stored = without_fields(pieces_of(fd, _line_end(fd, start, end), end))
+    return unquoted(stored) if is_quoted(fd, region) else stored
 
 
 def _line_end(fd: int, start: int, end: int) -> int:

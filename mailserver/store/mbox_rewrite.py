@@ -36,7 +36,7 @@ def rewrite_without(disk: Disk, held: HeldMbox, removed: Sequence[Region]) -> No
         with suppress(OSError):
             disk.remove(beside)
         held.close()
-        held.lock(0.0)
+        held.lock()
         raise
     disk.sync_folder(os.path.dirname(held.path))
 
