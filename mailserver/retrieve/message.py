@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from mailserver.wire.dots import DotStuffer
+from mailserver.wire.pop3_downgrade import downgraded
 from mailserver.wire.pop3_top import TopCutter
 
 CHUNK_OCTETS = 64 * 1024
 """How much is read before it is written: enough that a thread's cost does not show."""
 
 
-def on_the_wire(pieces: Iterable[bytes], lines: int | None) -> Iterator[bytes]:
+def on_the_wire(pieces: Iterable[bytes], lines: int | None, utf8: bool = True) -> Iterator[bytes]:
     """What follows ``+OK``, final dot included; only ``lines`` lines of the body unless ``None``.
 
-    Reads no further than it has to.
+    Reads no further than it has to.  Without ``utf8`` a header in UTF-8 becomes one in ASCII.
     """
+    if not utf8:
+        pieces = downgraded(iter(pieces))
     stuffer = DotStuffer()
     if lines is None:
         for piece in pieces:

@@ -252,7 +252,7 @@ class Pop3Session(Protocol):
             self._release()
             return
         if self._stopping:
-            self._end("[SYS/TEMP] The server is stopping", "Server stopped")
+            self._end("The server is stopping", "Server stopped", "SYS/TEMP")
         self._run()
 
     def _fault(self, failure: Failure) -> None:
@@ -303,9 +303,9 @@ class Pop3Session(Protocol):
         else:
             self._end("Nobody has logged in for too long", "No log-in")
 
-    def _end(self, words: str, ending: str) -> None:
+    def _end(self, words: str, ending: str, code: str = "") -> None:
         self._ending = ending
-        self._machine.end(words)
+        self._machine.end(words, code)
         self._run()
 
     def stop(self) -> None:
@@ -431,7 +431,7 @@ class Pop3Session(Protocol):
             self._begin(self._retrieving(event))
             return
         try:
-            pieces = on_the_wire(self._drop.read(event.index), event.lines)
+            pieces = on_the_wire(self._drop.read(event.index), event.lines, self._machine.is_utf8)
             chunk = next_chunk(pieces)
         except OSError as error:
             self._unreadable(error)
@@ -449,7 +449,7 @@ class Pop3Session(Protocol):
         assert self._drop is not None
         drop = self._drop
         try:
-            pieces, chunk = await self._settings.workers.call(_open, drop, event)
+            pieces, chunk = await self._settings.workers.call(_open, drop, event, self._machine.is_utf8)
         except OSError as error:
             self._unreadable(error)
         else:
@@ -494,7 +494,7 @@ class Pop3Session(Protocol):
             self._machine.refuse("The message is gone: another program has removed it")
         else:
             maillog.fault("reading a message", error)
-            self._machine.refuse("[SYS/TEMP] The message cannot be read now")
+            self._machine.refuse("The message cannot be read now", "SYS/TEMP")
 
     def _transmit(self, event: Transmit) -> None:
         self._begin(self._transmitting(event))
@@ -528,8 +528,8 @@ class Pop3Session(Protocol):
             self._machine.updated(failures)
 
 
-def _open(drop: IMaildrop, event: Retrieve) -> tuple[Iterator[bytes], bytes]:
-    pieces = on_the_wire(drop.read(event.index), event.lines)
+def _open(drop: IMaildrop, event: Retrieve, utf8: bool) -> tuple[Iterator[bytes], bytes]:
+    pieces = on_the_wire(drop.read(event.index), event.lines, utf8)
     return pieces, next_chunk(pieces)
 
 

@@ -33,6 +33,7 @@ from mailserver.wire.pop3_table import (
     text,
     why_illegal,
 )
+from mailserver.wire.pop3_words import LANGUAGES, Words, language_of
 from mailserver.wire.sasl import MAX_PASSWORD_OCTETS, SaslError, decode_base64, encode_base64
 from mailserver.wire.sasl_mechanisms import PASSWORDS, usable
 
@@ -71,13 +72,14 @@ class Pop3Offer:
 
     ``hostname`` stands in the greeting; ``stls`` tells that there is a certificate to start TLS
     with; ``allow_cleartext`` permits log-in without TLS; ``mechanisms`` are those of AUTH, in upper
-    case, each offered where it works.
+    case, each offered where it works.  ``login_delay`` is told by CAPA, in seconds (RFC 2449 §6.5).
     """
 
     hostname: str
     stls: bool = False
     allow_cleartext: bool = False
     mechanisms: tuple[str, ...] = PASSWORDS
+    login_delay: int = 0
 
 
 class Pop3Server:
@@ -99,6 +101,9 @@ class Pop3Server:
         self._listings: Sequence[Listed] = ()
         self._marked: set[int] = set()
         self._octets = 0
+        self._last = 0
+        self._words: Words = {}
+        self.is_utf8 = False
         self._situation = self._before_login()
         self._actions: dict[bytes, Callable[[bytes], Event | None]] = {
             b"CAPA": self._capa,
@@ -114,6 +119,9 @@ class Pop3Server:
             b"RSET": self._rset,
             b"TOP": self._top,
             b"UIDL": self._uidl,
+            b"LAST": self._last_accessed,
+            b"LANG": self._lang,
+            b"UTF8": self._utf8,
             b"QUIT": self._quit,
         }
 
@@ -135,6 +143,11 @@ class Pop3Server:
         return isinstance(self._unanswered, StartTLS) and self._lines.pending > 0
 
     @property
+    def has_marks(self) -> bool:
+        """Whether something is marked as deleted."""
+        return bool(self._marked)
+
+    @property
     def is_logged_in(self) -> bool:
         """Whether the session is in the TRANSACTION state."""
         return self._situation is Situation.TRANSACTION
@@ -153,11 +166,11 @@ class Pop3Server:
 
     def greet(self) -> None:
         """Queue the greeting. No timestamp in it: APOP is not offered (RFC 1939 §4, §7)."""
-        self._ok(f"{self._offer.hostname} POP3 ready")
+        self._ok("{name} POP3 ready", name=self._offer.hostname)
 
-    def end(self, why: str) -> None:
-        """End the session from our side: queue ``-ERR why``, take no further command."""
-        self._err(why)
+    def end(self, why: str, code: str = "") -> None:
+        """End the session from our side: queue ``-ERR [code] why``, take no further command."""
+        self._err(why, code)
         self._hang_up()
 
     def next_event(self) -> Event | None:
@@ -187,16 +200,16 @@ class Pop3Server:
         self._octets = sum(listing.octets for listing in listings)
         self._situation = Situation.TRANSACTION
         self._bad_commands = 0
-        self._ok(f"Logged in, {self._summary()}")
+        self._ok("Logged in, " + self._summary_words, **self._summary())
 
-    def login_refused(self, code: str, why: str, counts: bool = True) -> None:
+    def login_refused(self, code: str, why: str, counts: bool = True, **values: object) -> None:
         """Answer a log-in: ``-ERR [code] why``. Codes are RFC 3206's and RFC 2449's (§8.1).
 
         ``counts`` is false for a fault of ours, which must not end the session.
         """
         self._answered(LogIn, AuthBegin, AuthResponse)
         self._failed_logins += counts
-        self._err(f"[{code}] {why}")
+        self._err(why, code, **values)
         if self._failed_logins >= FAILED_LOGINS:
             self._hang_up()
 
@@ -216,6 +229,7 @@ class Pop3Server:
         self._answered(StartTLS)
         self._lines.clear()
         self._username = None
+        self._words, self.is_utf8 = {}, False
         self._tls = True
         self._situation = self._before_login()
 
@@ -223,16 +237,16 @@ class Pop3Server:
         """Answer ``Transmit`` or ``Retrieve``: all of it was sent."""
         self._answered(Transmit, Retrieve)
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: str, code: str = "") -> None:
         """Answer ``Retrieve``: the message cannot be read; nothing of it was sent."""
         self._answered(Retrieve)
-        self._err(why)
+        self._err(why, code)
 
     def updated(self, failures: int) -> None:
         """Answer ``Update`` with how many marked messages could not be removed (RFC 1939 §6)."""
         self._answered(Update)
         if failures:
-            self._err("[SYS/TEMP] some deleted messages not removed")
+            self._err("some deleted messages not removed", "SYS/TEMP")
         else:
             self._ok("Goodbye")
         self._hang_up()
@@ -253,7 +267,7 @@ class Pop3Server:
         try:
             return self._auth_response(line) if self._in_exchange else self._command(line)
         except CommandWrong as wrong:
-            self._bad(str(wrong))
+            self._bad(str(wrong), **wrong.values)
             return None
 
     def _command(self, line: bytes) -> Event | None:
@@ -267,20 +281,20 @@ class Pop3Server:
         try:
             return action(rest)
         except SyntaxWrong:
-            raise CommandWrong(f"Syntax: {COMMANDS[verb].syntax}") from None
+            raise CommandWrong("Syntax: {syntax}", syntax=COMMANDS[verb].syntax) from None
 
     def _too_long(self) -> None:
         self._in_exchange = False
         self._bad("Line too long")
 
-    def _bad(self, why: str) -> None:
+    def _bad(self, why: str, **values: object) -> None:
         """Explain, count, and end the session of somebody who does not speak POP3."""
         budget = BAD_COMMANDS_AFTER_LOGIN if self.is_logged_in else BAD_COMMANDS_BEFORE_LOGIN
         self._bad_commands += 1
         if self._bad_commands > budget:
             self.end("Too many wrong commands")
         else:
-            self._err(why)
+            self._put(self._reply("-ERR", why, **values))
 
     # -- before log-in -------------------------------------------------------------------------
 
@@ -300,6 +314,9 @@ class Pop3Server:
             tags += ["USER", " ".join(["SASL", *self._mechanisms])]
         if self._offer.stls and self._situation in COMMANDS[b"STLS"].legal:
             tags.append("STLS")
+        tags += ["UTF8 USER", "LANG"]
+        if self._offer.login_delay:
+            tags.append(f"LOGIN-DELAY {self._offer.login_delay}")
         tags += ["EXPIRE NEVER", "IMPLEMENTATION mailserver", ".", ""]
         return "\r\n".join(tags).encode()
 
@@ -335,7 +352,9 @@ class Pop3Server:
             raise SyntaxWrong
         name = words[0].decode("ascii", "replace").upper()
         if name not in self._mechanisms:
-            raise CommandWrong(f"Expected one of these mechanisms: {' '.join(self._mechanisms)}")
+            raise CommandWrong(
+                "Expected one of these mechanisms: {mechanisms}", mechanisms=" ".join(self._mechanisms)
+            )
         return AuthBegin(name, _decoded(words[1]) if len(words) > 1 else None)
 
     def _auth_response(self, line: bytes) -> Event | None:
@@ -344,19 +363,46 @@ class Pop3Server:
             raise CommandWrong("Cancelled")
         return AuthResponse(_decoded(line))
 
+    # -- language (RFC 6856) -------------------------------------------------------------------
+
+    def _utf8(self, rest: bytes) -> None:
+        nothing(rest)
+        self.is_utf8 = True
+        self._ok("UTF8 enabled")
+
+    def _lang(self, rest: bytes) -> None:
+        tag = rest.strip(b" ").decode("ascii", "replace")
+        if " " in tag:
+            raise SyntaxWrong
+        if not tag:
+            lines = [f"{code} {name}\r\n" for code, name in LANGUAGES.items()]
+            self._ok("Language listing follows:")
+            self._put("".join([*lines, ".\r\n"]).encode())
+            return
+        found = language_of(tag)
+        if found is None:
+            self._err("There is no such language here; LANG lists those that there are")
+            return
+        code, self._words = found
+        self._ok("{tag} From now on in English", tag=code)
+
     # -- after log-in --------------------------------------------------------------------------
 
-    def _summary(self) -> str:
-        messages = len(self._listings) - len(self._marked)
-        return f"{messages} message{'' if messages == 1 else 's'}, {self._octets} octets"
+    @property
+    def _summary_words(self) -> str:
+        one = len(self._listings) - len(self._marked) == 1
+        return "1 message, {octets} octets" if one else "{messages} messages, {octets} octets"
+
+    def _summary(self) -> dict[str, object]:
+        return {"messages": len(self._listings) - len(self._marked), "octets": self._octets}
 
     def _message(self, word: bytes) -> int | None:
         """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
         index = number(word) - 1
         if not 0 <= index < len(self._listings):
-            self._err(f"No such message, there are {len(self._listings)}")
+            self._err("No such message, there are {count}", count=len(self._listings))
         elif index in self._marked:
-            self._err(f"Message {index + 1} is marked as deleted")
+            self._err("Message {number} is marked as deleted", number=index + 1)
         else:
             return index
         return None
@@ -391,7 +437,7 @@ class Pop3Server:
         return None
 
     def _pieces(self, line_of: Callable[[int], str]) -> Iterator[bytes]:
-        yield f"+OK {self._summary()}\r\n".encode()
+        yield self._reply("+OK", self._summary_words, **self._summary())
         marked = self._marked
         for start in range(0, len(self._listings), LISTED_AT_ONCE):
             indexes = range(start, min(start + LISTED_AT_ONCE, len(self._listings)))
@@ -402,6 +448,7 @@ class Pop3Server:
         index = self._message(rest.strip(b" "))
         if index is None:
             return None
+        self._last = max(self._last, index + 1)
         return Retrieve(index, None, b"+OK %d octets\r\n" % self._listings[index].octets)
 
     def _top(self, rest: bytes) -> Event | None:
@@ -416,14 +463,21 @@ class Pop3Server:
         index = self._message(rest.strip(b" "))
         if index is not None:
             self._marked.add(index)
+            self._last = max(self._last, index + 1)
             self._octets -= self._listings[index].octets
-            self._ok(f"Message {index + 1} marked as deleted")
+            self._ok("Message {number} marked as deleted", number=index + 1)
 
     def _rset(self, rest: bytes) -> None:
         nothing(rest)
         self._octets += sum(self._listings[index].octets for index in self._marked)
         self._marked.clear()
-        self._ok(self._summary())
+        self._last = 0
+        self._ok(self._summary_words, **self._summary())
+
+    def _last_accessed(self, rest: bytes) -> None:
+        """The highest number read or marked in this session (RFC 1225; RFC 1939 has dropped it)."""
+        nothing(rest)
+        self._put(b"+OK %d\r\n" % self._last)
 
     def _noop(self, rest: bytes) -> None:
         nothing(rest)
@@ -443,11 +497,17 @@ class Pop3Server:
         self._output.append(octets)
         self._queued += len(octets)
 
-    def _ok(self, words: str) -> None:
-        self._put(f"+OK {words}\r\n".encode())
+    def _reply(self, status: str, words: str, **values: object) -> bytes:
+        """A line in the client's language; ``values`` go where ``words`` has their names."""
+        words = self._words.get(words, words)
+        return f"{status} {words.format(**values) if values else words}\r\n".encode()
 
-    def _err(self, why: str) -> None:
-        self._put(f"-ERR {why}\r\n".encode())
+    def _ok(self, words: str, **values: object) -> None:
+        self._put(self._reply("+OK", words, **values))
+
+    def _err(self, why: str, code: str = "", **values: object) -> None:
+        """``code`` is a response code (RFC 2449 §8), which no language changes."""
+        self._put(self._reply(f"-ERR [{code}]" if code else "-ERR", why, **values))
 
     def _hang_up(self) -> None:
         self._closing = True

@@ -32,6 +32,7 @@ class Command:
 
 _NO_TLS = frozenset({Situation.CLEAR, Situation.CLEAR_ALLOWED})
 _LOG_IN = frozenset({Situation.CLEAR_ALLOWED, Situation.SECURE})
+_BEFORE = _NO_TLS | _LOG_IN
 _MAIL = frozenset({Situation.TRANSACTION})
 _ALWAYS = frozenset(Situation)
 
@@ -50,6 +51,9 @@ COMMANDS: dict[bytes, Command] = {
     b"RSET": Command("RSET", _MAIL),
     b"TOP": Command("TOP message-number lines", _MAIL),  #             RFC 1939 §7
     b"UIDL": Command("UIDL [message-number]", _MAIL),
+    b"LAST": Command("LAST", _MAIL),  #                                RFC 1225
+    b"LANG": Command("LANG [language]", _ALWAYS),  #                   RFC 6856 §3
+    b"UTF8": Command("UTF8", _BEFORE),  #                              RFC 6856 §2.1
     b"QUIT": Command("QUIT", _ALWAYS),  #                              RFC 1939 §4, §6
 }
 
@@ -66,7 +70,12 @@ def why_illegal(verb: bytes, situation: Situation) -> str:
 
 
 class CommandWrong(Exception):
-    """The command cannot be served; the text says why and is shown to the client."""
+    """The command cannot be served; the text says why and is shown to the client, with ``values`` where
+    it has their names."""
+
+    def __init__(self, why: str, **values: object) -> None:
+        super().__init__(why)
+        self.values = values
 
 
 class SyntaxWrong(Exception):
