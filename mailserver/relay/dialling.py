@@ -129,7 +129,8 @@ class Dialler:
             session = self._session(candidate, manner, in_clear=True)
             opened = await session.opened
         if isinstance(opened, SessionEnded):
-            if opened.reply is None or opened.reply.code != 421:
+            is_421 = opened.reply is not None and opened.reply.code == 421
+            if not (is_421 or _is_about_demands(candidate.security, opened)):
                 # 421 speaks of the moment, and often of us: the destination's window learns from it.
                 seconds = self._reactor.seconds() - session.started
                 self.memory.failed(candidate.target, seconds, opened.reason)
@@ -141,6 +142,11 @@ class Dialler:
 def _is_worth_clear(security: Security, ended: SessionEnded) -> bool:
     optional = security.level is Level.OPPORTUNISTIC and not (security.implicit or security.require_tls)
     return optional and ended.stage is Stage.HANDSHAKE
+
+
+def _is_about_demands(security: Security, ended: SessionEnded) -> bool:
+    """Whether the address is not to blame: other domains there may demand nothing, or something else."""
+    return security.level >= Level.ENCRYPTED and ended.stage in (Stage.STARTTLS, Stage.HANDSHAKE)
 
 
 class _Race:

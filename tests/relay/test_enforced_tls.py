@@ -44,6 +44,7 @@ class Demanding:
 
     def __init__(self) -> None:
         self.security = Security()
+        self.domain = "b.test"
         self.seen: list[tuple[Protection | None, Mismatch | None]] = []
 
     def demands(self, domain: str, exchanges: Any, envelope: Any) -> Any:
@@ -58,7 +59,7 @@ class Demanding:
         reached: Protection | None,
         wrong: Mismatch | None,
     ) -> None:
-        assert list(domains) == ["b.test"]
+        assert list(domains) == [self.domain]
         self.seen.append((reached, wrong))
 
     def refused(self, security: Security, host: str, address: str) -> None:
@@ -141,6 +142,16 @@ class VerifiedTests(EnforcedCase):
         assert isinstance(outcome, Delayed)
         assert (outcome.status, outcome.diagnostic) == ("4.7.5", "it is not named")
         assert peer.connections == 0
+
+    async def test_a_mismatch_says_nothing_about_other_domains_at_the_same_address(self) -> None:
+        peer = self.secure(STRANGER)
+        self.hosts["c.test"] = [Exchange("mx.c.test", self.hosts["b.test"][0].port, ("127.0.0.1",))]
+        self.demanding.security = BY_STS
+        assert isinstance(await self.one(), Delayed)
+        self.demanding.security = Security()
+        self.demanding.domain = "c.test"
+        assert isinstance(await self.one(entry("x@c.test")), Relayed)
+        assert len(peer.messages) == 1
 
     async def test_sessions_are_not_shared_between_demands(self) -> None:
         peer = self.secure(STRANGER)
