@@ -6,7 +6,7 @@ import re
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
-_COUNTED = {b"received", b"delivered-to"}
+_COUNTED = {b"received", b"delivered-to", b"tls-required"}
 
 HEADER_OCTETS = 1024 * 1024
 """The longest header; a longer one is an attack on whoever reads it later."""
@@ -29,6 +29,7 @@ class HeaderReader:
         self.fields: dict[bytes, int] = {}
         self.delivered_to: list[bytes] = []
         self.is_too_long = False
+        self._tls_required = b""
         self._length = 0
         self._has_fields = False
         self._carry = b""
@@ -38,6 +39,11 @@ class HeaderReader:
     def hops(self) -> int:
         """How many servers the message has passed."""
         return self.fields.get(b"received", 0)
+
+    @property
+    def says_tls_is_optional(self) -> bool:
+        """Whether there is one ``TLS-Required: No`` (RFC 8689 §5)."""
+        return self._tls_required == b"no" and self.fields[b"tls-required"] == 1
 
     def feed(self, chunk: bytes) -> bytes:
         """The octets to keep for ``chunk``; the beginning of an unfinished header line is held back."""
@@ -78,7 +84,9 @@ class HeaderReader:
         name = field[1].lower()
         if name in _COUNTED:
             self.fields[name] = self.fields.get(name, 0) + 1
-            if name == b"delivered-to" and len(self.delivered_to) < _DELIVERED_TO_FIELDS:
+            if name == b"tls-required":
+                self._tls_required = octets[field.end() : end].strip().lower()
+            elif name == b"delivered-to" and len(self.delivered_to) < _DELIVERED_TO_FIELDS:
                 self.delivered_to.append(octets[field.end() : end].strip().lower())
         return True
 

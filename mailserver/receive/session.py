@@ -15,6 +15,7 @@ from mailserver import maillog
 from mailserver.connections import PRESSED_TIMES, Connections, Times
 from mailserver.interfaces import IAuthenticator
 from mailserver.receive.authentication import CANCELLED, Exchange
+from mailserver.receive.requests import requests_of
 from mailserver.receive.transaction import TRY_LATER, Intake, Transaction
 from mailserver.values.account import Account
 from mailserver.values.address import NULL_SENDER
@@ -145,7 +146,11 @@ class Session:
             return refusal
         if self.facts.account is not None and (refusal := self._not_theirs(event, self.facts.account)):
             return refusal
-        self._transaction = Transaction(self._settings.intake, self.facts, event)
+        intake, longest_hold = self._settings.intake, self._settings.offer.future_release
+        requests = requests_of(event, self.facts, longest_hold, intake.now())
+        if isinstance(requests, Reply):
+            return requests
+        self._transaction = Transaction(intake, self.facts, event, requests)
         return reply(250, "2.1.0", f"Sender <{printable(str(event.path))}> ok")
 
     def _not_theirs(self, event: MailFrom, account: Account) -> Reply | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -62,10 +62,15 @@ class Intake:
 class Transaction:
     """From MAIL to the end of data. Every way out but ``finish`` leads through ``abort``."""
 
-    def __init__(self, intake: Intake, session: SessionFacts, mail: MailFrom) -> None:
+    def __init__(
+        self, intake: Intake, session: SessionFacts, mail: MailFrom, requests: Mapping[str, Any]
+    ) -> None:
+        """``requests`` are the fields of the envelope that MAIL's rarer parameters set."""
         self.facts = TransactionFacts(session, mail.path, mail.size)
         self._intake = intake
         self._mail = mail
+        self._requests = requests
+        self._has_eight_bit = False
         self._asked: list[tuple[Address, str, frozenset[str]]] = []
         self._envelope: Envelope | None = None
         self._writer: ISpoolWriter | None = None
@@ -141,9 +146,11 @@ class Transaction:
             writer.abort()
             return LEADS_NOWHERE
         mail = self._mail
-        self._envelope = Envelope(
-            mail.path, recipients, mail.body, mail.smtputf8, ret=mail.ret, envid=mail.envid
-        )
+        # Binary parts have become base64 on their way in, other parts may have 8-bit text.
+        body = "8BITMIME" if mail.body == "BINARYMIME" else mail.body
+        self._envelope = Envelope(mail.path, recipients, body, mail.smtputf8, ret=mail.ret, envid=mail.envid)
+        if self._requests:
+            self._envelope = replace(self._envelope, **self._requests)
         self._writer = writer
         only = self._asked[0][0] if len(self._asked) == 1 else None
         now, submission = intake.now(), self._submission
@@ -159,6 +166,8 @@ class Transaction:
     def write(self, chunk: bytes) -> Future[None] | None:
         """Keep a piece of content; a future asks the caller to wait for the disk."""
         assert self._writer is not None
+        if not chunk.isascii():
+            self._has_eight_bit = True
         if self._submitted is not None:
             chunk = self._submitted.feed(chunk)
         kept = self._header.feed(chunk)
@@ -177,6 +186,7 @@ class Transaction:
             return fault
         if rest := self._header.finish():
             self._writer.write(rest)
+        self._envelope = self._as_it_came(self._envelope)
         charged = self._charge()
         if not isinstance(charged, str):
             return Deferred.fromCoroutine(self._commit_later(charged))
@@ -199,6 +209,15 @@ class Transaction:
             writer.commit(replace(envelope, hold=hold) if hold else envelope)
         )
         return committed.addCallbacks(self._committed, self._not_committed)
+
+    def _as_it_came(self, envelope: Envelope) -> Envelope:
+        """The envelope, and what only the content could tell."""
+        if self._has_eight_bit and envelope.body == "7BIT":
+            # Not announced, but taken: the next server is told what it will get (RFC 6152 §3).
+            envelope = replace(envelope, body="8BITMIME")
+        if self._header.says_tls_is_optional and not envelope.require_tls:
+            envelope = replace(envelope, tls_optional=True)
+        return envelope
 
     def _header_fault(self, envelope: Envelope) -> Reply | None:
         header = self._header

@@ -19,6 +19,7 @@ from mailserver.connections import Times
 from mailserver.interfaces import IMaildrop, ISubmitter
 from mailserver.policy.chains import may_receive
 from mailserver.policy.submission import SenderRights
+from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.submission import Submission
@@ -72,6 +73,12 @@ class Kept:
     def begin(self) -> Draft:
         return Draft(self.messages, len(self.messages) + 1)
 
+    def expedite(self, domain: str) -> Future[int]:
+        """Three messages wait for partner.test."""
+        done: Future[int] = Future()
+        done.set_result(3 if domain == "partner.test" else 0)
+        return done
+
 
 def no_maildrop(account: Account) -> IMaildrop:
     raise AssertionError("nobody reads mail here")
@@ -99,21 +106,25 @@ class SmtpTalk:
         submission = "submission" in settings
         rights = SenderRights(self.directory.resolve)
         login = authenticator(self.directory, workers, no_maildrop, self.clock, "smtp", ISubmitter)
+        bridge = Bridge(Soon())
         return ReceiverSettings(
             offer=Offer(
                 hostname="mx.example.test",
-                role="submission" if submission else "smtp",
+                role="submission" if submission else "lmtp" if "lmtp" in settings else "smtp",
                 message_size=2000,
                 recipients=3,
                 starttls=tls is not None,
                 mechanisms=("PLAIN", "LOGIN") if submission else (),
                 cleartext_auth="cleartext" in settings,
+                future_release=86400 if "extensions" in settings else 0,
+                require_tls="extensions" in settings,
+                etrn="extensions" in settings,
             ),
             intake=Intake(
                 hostname="mx.example.test",
                 spool=spool,
                 directory=self.directory,
-                bridge=Bridge(Soon()),
+                bridge=bridge,
                 may_receive=may_receive,
                 accepted=lambda entry: None,
                 now=lambda: 1_700_000_000.0,
@@ -131,6 +142,7 @@ class SmtpTalk:
             times=Times(greet_wait=1.0 if "greet-wait" in settings else 0.0),
             normalize=[ip_network("192.0.2.0/24")] if "normalize" in settings else [],
             trusted_networks=[ip_network("192.0.2.0/24")] if "trusted" in settings else [],
+            start_queue=QueueStart(spool, bridge, ["partner.test"], self.clock.seconds),
         )
 
     # -- Talk --------------------------------------------------------------------------------
@@ -145,7 +157,7 @@ class SmtpTalk:
         return written
 
     def direct(self, words: list[str]) -> None:
-        getattr(self, f"_{words[0]}")(words[1:])
+        getattr(self, f"_{words[0].replace('-', '_')}")(words[1:])
 
     def close(self) -> None:
         for session in list(self.factory.sessions):
@@ -185,6 +197,11 @@ class SmtpTalk:
         envelope = self.spool.messages[-1][0]
         found = [f"<{envelope.reverse_path}>", *(f"<{each.address}>" for each in envelope.recipients)]
         assert found == words, f"the envelope is {found}"
+
+    def _envelope_has(self, words: list[str]) -> None:
+        """``name value``: a field of the last message's envelope."""
+        found = str(getattr(self.spool.messages[-1][0], words[0]))
+        assert found == " ".join(words[1:]), f"{words[0]} is {found}"
 
     def _begins(self, words: list[str]) -> None:
         content = self.spool.messages[-1][1]
