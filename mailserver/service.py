@@ -209,6 +209,7 @@ class House:
         self.workers.start()
         self.password_workers.start()
         self.certificate_watch.start()
+        self.outgoing.start()
         self.relay.start()
         for warning in self.tls.warnings(settings.hostname, datetime.datetime.now(datetime.UTC)):
             if settings.tls is not None:
