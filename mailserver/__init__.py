@@ -10,6 +10,7 @@
 ``config.py``         TOML -> frozen settings
 ``durable.py``        the only place where files whose order matters are made, renamed, removed, synced
 ``threads.py``        the only place between threads and the reactor
+``promise.py``        a future that costs little, between the threads that write and those that wait
 ``sockets.py``        what a socket takes at once, without a turn of the reactor
 ``login.py``          the twisted.cred realm and checker that SMTP AUTH and POP3 share
 ``certificates.py``   certificate and key files -> TLS contexts

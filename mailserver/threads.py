@@ -13,6 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from mailserver.promise import Promise
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -105,7 +107,7 @@ class Workers:
         Fails with ``WorkersStopped`` before ``start`` and after ``stop``, where the call would
         otherwise wait for ever.
         """
-        future: Future[T] = Future()
+        future: Future[T] = Promise()
 
         def work() -> None:
             try:

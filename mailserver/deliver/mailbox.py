@@ -12,7 +12,8 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.deliver.header import delivered_to, head_of, without_return_path
-from mailserver.interfaces import Delivery, IDeliveryAgent, IMailbox, MailboxUnavailable
+from mailserver.interfaces import Delivery, IDeliveryAgent, IMailbox, MailboxFull, MailboxUnavailable
+from mailserver.promise import Promise
 from mailserver.threads import Bridge
 from mailserver.values.content import Content
 from mailserver.values.envelope import Entry, Recipient
@@ -122,11 +123,16 @@ def _was_tried(entry: Entry, recipient: Recipient) -> bool:
 
 
 def _outcome_of(error: BaseException, relay: str) -> Callable[[Recipient], Outcome]:
-    """Never more than a delay: a fault of ours is no reason to give a message up.
+    """Never more than a delay, but for a full mailbox where the administrator says so: a fault of ours is
+    no reason to give a message up.
 
     Texts go into reports, so no path and no exception text but the system's own words.
     """
-    if isinstance(error, MailboxUnavailable):
+    if isinstance(error, MailboxFull):
+        status, why = "4.2.2", str(error)
+        if error.refused:
+            return lambda recipient: Failed(recipient=recipient, status="5.2.2", diagnostic=why, relay=relay)
+    elif isinstance(error, MailboxUnavailable):
         status, why = "4.2.0", str(error)
     elif isinstance(error, OSError):
         status, why = _FULL.get(error.errno or 0, ("4.2.0", error.strerror or "the mailbox cannot be used"))
@@ -147,7 +153,7 @@ def _all_done(futures: list[Future[None]]) -> Future[None]:
     """A future that is done when all are, so that an attempt wakes the reactor once."""
     if len(futures) == 1:
         return futures[0]
-    together: Future[None] = Future()
+    together: Future[None] = Promise()
     lock = threading.Lock()
     waiting = len(futures)
 

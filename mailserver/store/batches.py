@@ -11,8 +11,11 @@ from threading import Lock, Thread
 from typing import NamedTuple
 
 from mailserver.durable import Disk
-from mailserver.interfaces import Delivery, MailboxUnavailable
+from mailserver.interfaces import Delivery, MailboxFull, MailboxUnavailable
+from mailserver.promise import Promise
 from mailserver.store.maildir_files import IN_MEMORY_OCTETS, MaildirWriter
+from mailserver.store.maildirsize import stored_octets
+from mailserver.store.quota import MailboxQuota
 
 BATCH = 50
 """How many messages share a sync at most: more gain little and make the first one wait."""
@@ -25,6 +28,7 @@ class _Waiting(NamedTuple):
     delivery: Delivery
     future: Future[None]
     path: str
+    quota: MailboxQuota | None
 
 
 class MaildirBatches:
@@ -56,12 +60,13 @@ class MaildirBatches:
         if thread is not None:
             thread.join()
 
-    def deliver(self, mailbox: str, delivery: Delivery) -> Future[None]:
-        """See ``IMailbox.deliver``."""
-        future: Future[None] = Future()
+    def deliver(self, mailbox: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
+        """See ``IMailbox.deliver``; a ``quota`` is asked first."""
+        future: Future[None] = Promise()
         path = ""
         if (
             self._at_once
+            and quota is None
             and not delivery.repeated
             and delivery.content.size <= IN_MEMORY_OCTETS
             and self._writer.knows(mailbox)
@@ -74,7 +79,7 @@ class MaildirBatches:
         with self._lock:
             stopped = self._thread is None
             if not stopped:
-                self._queue.put(_Waiting(mailbox, delivery, future, path))
+                self._queue.put(_Waiting(mailbox, delivery, future, path, quota))
         if stopped:
             if path:
                 self._writer.take_back(mailbox, delivery)
@@ -100,10 +105,21 @@ class MaildirBatches:
         if waiting.path:
             return waiting
         try:
+            if waiting.quota is not None:
+                self._admit(waiting, waiting.quota)
             return waiting._replace(path=self._writer.place(waiting.mailbox, waiting.delivery))
         except Exception as error:
             waiting.future.set_exception(error)
             return waiting
+
+    def _admit(self, waiting: _Waiting, quota: MailboxQuota) -> None:
+        delivery = waiting.delivery
+        try:
+            quota.admit(len(delivery.header) + delivery.content.size)
+        except MailboxFull:
+            # Never refuse what an earlier attempt has put there.
+            if not delivery.repeated or not self._writer.has(waiting.mailbox, delivery):
+                raise
 
     def _finish(self, batch: list[_Waiting]) -> None:
         try:
@@ -116,6 +132,8 @@ class MaildirBatches:
                 waiting.future.set_exception(error)
             return
         for waiting in batch:
+            if waiting.quota is not None:
+                _count(waiting.quota, waiting)
             waiting.future.set_result(None)
 
     def _sync(self, batch: Iterable[_Waiting]) -> None:
@@ -125,3 +143,11 @@ class MaildirBatches:
         else:
             for folder in {self._writer.filesystem(waiting.mailbox) for waiting in batch}:
                 self._disk.sync_filesystem(folder)
+
+
+def _count(quota: MailboxQuota, waiting: _Waiting) -> None:
+    """After a delivery; how much a repeated one has added is not known."""
+    if waiting.delivery.repeated:
+        quota.forget()
+    else:
+        quota.add(stored_octets(waiting.path) or 0, 1)

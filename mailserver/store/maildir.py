@@ -12,6 +12,7 @@ from mailserver.store.batches import MaildirBatches
 from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.maildir_maildrop import MaildirMaildrop
 from mailserver.store.maildrop import MaildropLock
+from mailserver.store.quota import MailboxQuota
 
 LOCK_NAME = "maildrop.lock"
 
@@ -40,13 +41,18 @@ class MaildirMailbox:
 
     format = "maildir"
 
-    def __init__(self, shared: Maildirs, path: str) -> None:
+    def __init__(self, shared: Maildirs, path: str, quota: MailboxQuota | None = None) -> None:
         self._shared = shared
         self._path = path
+        self._quota = quota
 
     def deliver(self, delivery: Delivery) -> Future[None]:
         """See ``IMailbox``."""
-        return self._shared.batches.deliver(self._path, delivery)
+        return self._shared.batches.deliver(self._path, delivery, self._quota)
+
+    def over_quota(self) -> bool:
+        """See ``IMailbox``."""
+        return self._quota is not None and self._quota.over()
 
     def maildrop(self) -> IMaildrop:
         """See ``IMailbox``; folders that are not ours to use are ``OSError`` too."""
@@ -56,7 +62,9 @@ class MaildirMailbox:
             raise OSError(str(error)) from error
         lock = MaildropLock(f"{self._path}/{LOCK_NAME}")
         try:
-            return MaildirMaildrop(self._shared.disk, self._path, lock, self._shared.sizes(self._path))
+            return MaildirMaildrop(
+                self._shared.disk, self._path, lock, self._shared.sizes(self._path), self._quota
+            )
         except BaseException:
             lock.release()
             raise

@@ -69,6 +69,12 @@ class MaildirWriter:
             for path in find(mailbox, _key(delivery)):
                 self._disk.remove(path)
 
+    def has(self, mailbox: str, delivery: Delivery) -> bool:
+        """Whether an earlier attempt has left something of the message."""
+        with suppress(OSError):
+            return bool(find(mailbox, _key(delivery)))
+        return False
+
     def prepare(self, mailbox: str) -> None:
         """Make sure of the mailbox's folders: there, true folders, ours."""
         for folder in (mailbox, *(f"{mailbox}/{name}" for name in ("tmp", "new", "cur"))):

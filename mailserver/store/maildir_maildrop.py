@@ -10,8 +10,10 @@ from typing import NamedTuple, TypeVar
 
 from mailserver.durable import Disk
 from mailserver.interfaces import Listing
+from mailserver.store.maildirsize import stored_octets
 from mailserver.store.maildrop import Maildrop, MaildropLock, unique_id
 from mailserver.store.octets import READ_OCTETS, CrlfCount, open_regular, to_crlf
+from mailserver.store.quota import MailboxQuota
 
 T = TypeVar("T")
 
@@ -37,10 +39,18 @@ class MaildirMaildrop(Maildrop):
     Messages keep their unique id, the base name, when a reader moves or flags them.
     """
 
-    def __init__(self, disk: Disk, mailbox: str, lock: MaildropLock, sizes: dict[str, int]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        mailbox: str,
+        lock: MaildropLock,
+        sizes: dict[str, int],
+        quota: MailboxQuota | None = None,
+    ) -> None:
         """``sizes`` remembers what was counted for names without ``,W=``, over all sessions."""
         self._disk = disk
         self._mailbox = mailbox
+        self._quota = quota
         self._messages: list[_Message] = []
         listings: list[Listing] = []
         for message in sorted(_scan(mailbox)):
@@ -57,6 +67,7 @@ class MaildirMaildrop(Maildrop):
 
     def _remove(self, indexes: list[int]) -> int:
         failed = 0
+        gone: list[str] = []
         folders: dict[str, int] = {}
         for index in indexes:
             try:
@@ -66,6 +77,7 @@ class MaildirMaildrop(Maildrop):
             except OSError:
                 failed += 1
                 continue
+            gone.append(self._messages[index].base)
             folder = os.path.dirname(self._messages[index].path)
             folders[folder] = folders.get(folder, 0) + 1
         for folder, removed in folders.items():
@@ -73,7 +85,18 @@ class MaildirMaildrop(Maildrop):
                 self._disk.sync_folder(folder)
             except OSError:
                 failed += removed  # gone now, but perhaps back after a power cut
+        if self._quota is not None:
+            self._count_removed(self._quota, gone)
         return failed
+
+    @staticmethod
+    def _count_removed(quota: MailboxQuota, gone: list[str]) -> None:
+        sizes = [stored_octets(base) for base in gone]
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes):
+            quota.add(-sum(known), -len(known))
+        else:
+            quota.forget()
 
     def _found(self, index: int, use: Callable[[str], T]) -> T:
         """``use`` on the message's path, after a look for its new one if a reader has renamed it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mailserver.durable import Disk
@@ -10,8 +11,11 @@ from mailserver.interfaces import IMailbox
 from mailserver.store.maildir import MaildirMailbox, Maildirs
 from mailserver.store.mbox import MboxDeliveries, MboxMailbox
 from mailserver.store.paths import MBOX, mailbox_path
+from mailserver.store.quota import DomainUsage, MailboxQuota, QuotaLimits
+from mailserver.store.quota_notice import quota_notice
 from mailserver.store.sweep import Sweeper, sweep_tmp
 from mailserver.values.account import Account
+from mailserver.values.address import domain_key
 
 FORMATS = ("maildir", "mbox")
 
@@ -39,15 +43,21 @@ class MailStore:
         at_once: bool = False,
         patience: float = 10.0,
         sweeps: bool = False,
+        quota: QuotaLimits | None = None,
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is not a mailbox format; expected one of {', '.join(FORMATS)}")
         self._root = os.path.abspath(root)
         self._format = format
         self._disk = disk
+        self._hostname = hostname
         self._maildirs = Maildirs(disk, hostname, at_once)
         self._mbox_deliveries = MboxDeliveries(disk, patience)
         self._mailboxes: dict[Account, IMailbox] = {}
+        self._quota = quota or QuotaLimits()
+        self._quotas: dict[str, MailboxQuota] = {}
+        self._domains: dict[str, DomainUsage] = {}
+        self._later = ThreadPoolExecutor(1, thread_name_prefix="quota")
         self._sweeper = Sweeper(self._root, self._sweep) if sweeps else None
 
     def start(self) -> None:
@@ -63,6 +73,7 @@ class MailStore:
         """Finish every delivery that was accepted, then end the threads. Blocks; harmless twice."""
         if self._sweeper:
             self._sweeper.stop()
+        self._later.shutdown()
         self._maildirs.batches.stop()
         self._mbox_deliveries.stop()
 
@@ -85,5 +96,40 @@ class MailStore:
     def _make(self, account: Account) -> IMailbox:
         path = mailbox_path(self._root, account.address)
         if self.format_of(account) == "mbox":
-            return MboxMailbox(self._mbox_deliveries, path + MBOX)
-        return MaildirMailbox(self._maildirs, path)
+            return MboxMailbox(self._mbox_deliveries, path + MBOX, self._quota_of(account, path + MBOX))
+        return MaildirMailbox(self._maildirs, path, self._quota_of(account, path))
+
+    def over_quota(self, account: Account) -> bool:
+        """Whether there is room for nothing more in the account's mailbox; see ``IMailbox``."""
+        return bool(self._quota) and self.mailbox(account).over_quota()
+
+    def _quota_of(self, account: Account, path: str) -> MailboxQuota | None:
+        """The mailbox's quota, one object for all who ask; ``None`` without one."""
+        limits = self._quota
+        if not limits:
+            return None
+        domain = domain_key(account.address.domain)
+        octets = limits.named.get(f"{account.address.local.lower()}@{domain}", limits.octets)
+        whole = limits.named.get(f"@{domain}", 0)
+        if not (octets or limits.messages or whole):
+            return None
+        if whole and domain not in self._domains:
+            self._domains[domain] = DomainUsage(os.path.dirname(path), whole)
+        if path not in self._quotas:
+            self._quotas[path] = MailboxQuota(
+                path,
+                octets,
+                limits,
+                self._domains.get(domain),
+                self._later,
+                lambda percent: self._warn(account, path, percent),
+            )
+        return self._quotas[path]
+
+    def _warn(self, account: Account, path: str, percent: int) -> None:
+        """Put a notice into the mailbox itself, whatever room is left."""
+        delivery = quota_notice(account.address, percent, self._hostname)
+        if path.endswith(MBOX):
+            self._mbox_deliveries.deliver(path, delivery)
+        else:
+            self._maildirs.batches.deliver(path, delivery)

@@ -18,13 +18,15 @@ from threading import Condition
 from zope.interface import implementer
 
 from mailserver.durable import Disk, DurableFile
-from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable
+from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxFull, MailboxUnavailable
+from mailserver.promise import Promise
 from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import MaildropLock
 from mailserver.store.mbox_file import Region, find_copies, message_pieces, separator
 from mailserver.store.mbox_maildrop import MboxMaildrop
 from mailserver.store.mbox_rewrite import rewrite_without
 from mailserver.store.paths import MAILDROP_LOCK
+from mailserver.store.quota import MailboxQuota
 
 THREADS = 4
 """How many mailboxes are appended to at once; one that somebody keeps locked holds up one thread."""
@@ -32,7 +34,7 @@ THREADS = 4
 _AT_ONCE = 50
 _WRITE_OCTETS = 256 * 1024
 
-_Waiting = tuple[Delivery, "Future[None]"]
+_Waiting = tuple[Delivery, "Future[None]", "MailboxQuota | None"]
 
 
 class MboxDeliveries:
@@ -60,16 +62,16 @@ class MboxDeliveries:
             self._changed.wait_for(lambda: not self._waiting)
         threads.shutdown()
 
-    def deliver(self, path: str, delivery: Delivery) -> Future[None]:
-        """See ``IMailbox.deliver``."""
-        future: Future[None] = Future()
+    def deliver(self, path: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
+        """See ``IMailbox.deliver``; a ``quota`` is asked first."""
+        future: Future[None] = Promise()
         with self._changed:
             threads = self._threads
             if threads is not None:
                 if path in self._waiting:
-                    self._waiting[path].append((delivery, future))
+                    self._waiting[path].append((delivery, future, quota))
                 else:
-                    self._waiting[path] = deque([(delivery, future)])
+                    self._waiting[path] = deque([(delivery, future, quota)])
                     threads.submit(self._serve, path, threads)
         if threads is None:
             future.set_exception(MailboxUnavailable("the message store is stopped"))
@@ -81,10 +83,10 @@ class MboxDeliveries:
             waiting = self._waiting[path]
             some = [waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting)))]
         try:
-            errors = self._deliver_all(path, [delivery for delivery, _ in some])
+            errors = self._deliver_all(path, some)
         except Exception as error:
             errors = [error] * len(some)
-        for (_, future), failed in zip(some, errors, strict=True):
+        for (_, future, _), failed in zip(some, errors, strict=True):
             if failed is None:
                 future.set_result(None)
             else:
@@ -96,15 +98,20 @@ class MboxDeliveries:
                 del self._waiting[path]
                 self._changed.notify_all()
 
-    def _deliver_all(self, path: str, deliveries: Iterable[Delivery]) -> list[Exception | None]:
+    def _deliver_all(self, path: str, some: Iterable[_Waiting]) -> list[Exception | None]:
         """What became of each; told when the locks are free again, so that nobody waits for us."""
         errors: list[Exception | None] = []
         self.disk.make_folder(os.path.dirname(path))
         with self.locks.hold(path) as held:
             self._make_name_durable(held)
-            for delivery in deliveries:
+            for delivery, _, quota in some:
                 try:
+                    if quota is not None:
+                        _admit(quota, held, delivery)
+                    size = held.size
                     deliver(self.disk, held, delivery)
+                    if quota is not None and held.size > size:
+                        quota.add(held.size - size, 1)
                 except Exception as error:
                     errors.append(error)
                 else:
@@ -120,6 +127,15 @@ class MboxDeliveries:
         if held.path not in self._named:
             self.disk.sync_folder(os.path.dirname(held.path))
             self._named.add(held.path)
+
+
+def _admit(quota: MailboxQuota, held: HeldMbox, delivery: Delivery) -> None:
+    try:
+        quota.admit(len(delivery.header) + delivery.content.size)
+    except MailboxFull:
+        # Never refuse what an earlier attempt has put there.
+        if not delivery.repeated or find_copies(held.fd, held.size, delivery)[0] is None:
+            raise
 
 
 def deliver(disk: Disk, held: HeldMbox, delivery: Delivery) -> None:
@@ -185,13 +201,18 @@ class MboxMailbox:
 
     format = "mbox"
 
-    def __init__(self, shared: MboxDeliveries, path: str) -> None:
+    def __init__(self, shared: MboxDeliveries, path: str, quota: MailboxQuota | None = None) -> None:
         self._shared = shared
         self._path = path
+        self._quota = quota
 
     def deliver(self, delivery: Delivery) -> Future[None]:
         """See ``IMailbox``."""
-        return self._shared.deliver(self._path, delivery)
+        return self._shared.deliver(self._path, delivery, self._quota)
+
+    def over_quota(self) -> bool:
+        """See ``IMailbox``."""
+        return self._quota is not None and self._quota.over()
 
     def maildrop(self) -> IMaildrop:
         """See ``IMailbox``; an mbox that a delivery or another program keeps locked is ``OSError``."""

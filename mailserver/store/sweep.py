@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event, Thread
 
+from mailserver.store.paths import MBOX
+
 TMP_SECONDS = 36 * 3600.0
 """DJB's: a file in ``tmp`` that is older has lost its writer."""
 
@@ -55,9 +57,16 @@ def mailboxes(root: str) -> Iterator[str]:
     """The paths of all Maildirs and mboxes below the store's root; a folder that cannot be read has none."""
     with suppress(OSError):
         for domain in sorted(os.listdir(root)):
-            with suppress(OSError):
-                for name in sorted(os.listdir(f"{root}/{domain}")):
-                    yield f"{root}/{domain}/{name}"
+            yield from mailboxes_of(f"{root}/{domain}")
+
+
+def mailboxes_of(folder: str) -> Iterator[str]:
+    """The same for one domain's folder."""
+    with suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            path = f"{folder}/{name}"
+            if name.endswith(MBOX) or os.path.isdir(path):
+                yield path
 
 
 def sweep_tmp(maildir: str, now: float) -> int:
