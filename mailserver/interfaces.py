@@ -36,6 +36,10 @@ class SpoolFull(SpoolUnavailable):
     """No room on the disk; the client is told 452 4.3.1."""
 
 
+ANY_LANE = (0, 1, 2, 3)
+"""The lanes in which recipients wait: 0 those of whom it is not known, then local, remote, reports."""
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """A message of our own (a DSN) to be spooled in the same commit as the outcomes it tells."""
@@ -78,8 +82,11 @@ class ISpool(Interface):
     def begin() -> ISpoolWriter:
         """Start a message. Never blocks."""
 
-    def due(now: float, limit: int) -> Future[Sequence[Entry]]:
-        """At most ``limit`` entries with recipients whose time has come, oldest first, leased."""
+    def due(
+        now: float, limit: int, lanes: Sequence[int] = ANY_LANE, without: Sequence[int] = ()
+    ) -> Future[Sequence[Entry]]:
+        """Entries with recipients whose time has come, leased: at most ``limit`` for each of ``lanes``, the
+        oldest first, and none whose number is in ``without``."""
 
     def next_due() -> Future[float | None]:
         """When the next recipient that is not leased falls due; ``None`` when nobody waits."""
@@ -91,8 +98,9 @@ class ISpool(Interface):
         """Make due now what has been tried before and waits for ``domain`` (a ``domain_key``); of how
         many messages. What is leased, held, or not yet released stays."""
 
-    def give_back(entry: Entry) -> Future[None]:
-        """End the lease on an entry's waiting recipients without an attempt: they are due at once."""
+    def give_back(entry: Entry, lane: int = 0) -> Future[None]:
+        """End the lease on an entry's waiting recipients without an attempt: they are due at once, in
+        ``lane``."""
 
     def record(
         entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice] = ()
@@ -130,6 +138,9 @@ class IMailbox(Interface):
         own reason) or ``MailboxUnavailable``; then no part of the message is visible.
         """
 
+    def over_quota() -> bool:
+        """Whether a quota leaves room for nothing more, as far as is known. Never waits for the disk."""
+
     def maildrop() -> IMaildrop:
         """Lock the mailbox for one POP3 session and take a snapshot. Blocks: call it in a thread.
 
@@ -155,6 +166,14 @@ class Delivery:
 
 class MailboxUnavailable(Exception):
     """The mailbox cannot take mail now; the text says why, for the log and the report."""
+
+
+class MailboxFull(MailboxUnavailable):
+    """A quota leaves no room; ``refused`` says that the message shall be returned at once."""
+
+    def __init__(self, text: str, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class MaildropInUse(Exception):

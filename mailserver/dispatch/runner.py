@@ -14,9 +14,9 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from mailserver import maillog
-from mailserver.dispatch.lanes import Lane
+from mailserver.dispatch.lanes import UNKNOWN, Lane, Lanes
 from mailserver.dispatch.settlement import Ways, must_return, settle, too_late
-from mailserver.interfaces import ISpool, Notice
+from mailserver.interfaces import IDeliveryAgent, ISpool, Notice
 from mailserver.threads import Bridge
 from mailserver.values.account import Alias, Elsewhere, LocalUser
 from mailserver.values.envelope import Entry, Recipient, Waiting
@@ -28,6 +28,9 @@ POLL_SECONDS = 1.0
 
 PAGE = 100
 """Entries asked for at once."""
+
+WHOLE = 1000
+"""Recipients of a new message that set out at once; with more it goes page by page."""
 
 RECORD_AGAIN_SECONDS = 5.0
 """How long to wait before outcomes that the spool could not keep are offered again."""
@@ -66,9 +69,9 @@ class Runner(Service):
         self._ways = ways
         self._clock = clock
         self._now = now
-        self._local = Lane(ways.local)
-        self._remote = Lane(ways.remote)
+        self._lanes = Lanes(ways.local, ways.remote)
         self._under_way = 0
+        self._turned_away = False
         self._asking = False
         self._idle: Deferred[None] | None = None
         self._poll = LoopingCall(self._ask)
@@ -91,21 +94,25 @@ class Runner(Service):
     # -- what is due -----------------------------------------------------------------------
 
     def accepted(self, entry: Entry) -> None:
-        """Start on an entry that was spooled this moment and is leased to us, with all its recipients."""
-        if self.running:
+        """Start on an entry that was spooled this moment and is leased to us, with all its recipients.
+
+        One with very many goes back, and comes again page by page.
+        """
+        if self.running and len(entry.waiting) <= WHOLE:
             self._start(entry, whole=True)
         else:
             self._give_back(entry, entry.waiting)
 
-    def _give_back(self, entry: Entry, waiting: Sequence[Waiting]) -> None:
-        given = self._spool.give_back(replace(entry, waiting=tuple(waiting)))
+    def _give_back(self, entry: Entry, waiting: Sequence[Waiting], lane: int = UNKNOWN) -> None:
+        given = self._spool.give_back(replace(entry, waiting=tuple(waiting)), lane)
         self._bridge.deferred(given).addErrback(_log, "giving back an entry")
 
     def _ask(self) -> None:
-        if self._asking or not (self._local.has_room or self._remote.has_room):
+        lanes = self._lanes.with_room
+        if self._asking or not lanes:
             return
         self._asking = True
-        due = self._bridge.deferred(self._spool.due(self._now(), PAGE))
+        due = self._bridge.deferred(self._spool.due(self._now(), PAGE, lanes, self._lanes.crowded))
         due.addCallbacks(self._found, self._not_found)
 
     def _found(self, entries: Sequence[Entry]) -> None:
@@ -116,8 +123,8 @@ class Runner(Service):
                 self._start(entry, whole=False)
             else:
                 self._give_back(entry, entry.waiting)
-        # A full lane gives its entries back: ask for more only while none is full.
-        if entries and self.running and self._local.has_room and self._remote.has_room:
+        # What belongs in a full lane is given back to wait in it, and not met again while it is full.
+        if entries and self.running:
             self._ask()
         self._tell_when_idle()
 
@@ -131,6 +138,7 @@ class Runner(Service):
     def _start(self, entry: Entry, whole: bool) -> None:
         """``whole``: no recipient of the entry waits elsewhere."""
         self._under_way += 1
+        self._lanes.begin(entry)
         parts = self._parts(entry)
         left, waits = len(parts), False
 
@@ -149,6 +157,7 @@ class Runner(Service):
 
     def _ended(self, entry: Entry, whole: bool, waits: bool) -> None:
         self._under_way -= 1
+        self._lanes.end(entry)
         if not waits and whole:
             maillog.removed(entry)
         elif not waits:
@@ -166,11 +175,16 @@ class Runner(Service):
         """The attempts on one entry: local and remote recipients do not wait for each other."""
         ways = self._sort(entry)
         parts = []
-        for lane, waiting in ((self._local, ways.local), (self._remote, ways.remote)):
-            if waiting and lane.has_room:
-                parts.append(self._attempt(lane, entry, [one.recipient for one in waiting]))
-            elif waiting:
-                self._give_back(entry, waiting)
+        for is_remote, waiting in ((False, ways.local), (True, ways.remote)):
+            if not waiting:
+                continue
+            lane = self._lanes.lane(entry, is_remote)
+            if lane.has_room:
+                agent = self._lanes.agent(is_remote)
+                parts.append(self._attempt(lane, agent, entry, [one.recipient for one in waiting]))
+            else:
+                self._turned_away = True
+                self._give_back(entry, waiting, lane.number)
                 parts.append(_still_waiting())
         if ways.settled:
             parts.append(self._record(entry, ways.notices, ways.settled))
@@ -216,14 +230,20 @@ class Runner(Service):
         envelope = replace(entry.envelope, recipients=targets, release_at=0.0, hold="")
         return Notice(envelope, b"".join(entry.content.chunks()))
 
-    def _attempt(self, lane: Lane, entry: Entry, recipients: Sequence[Recipient]) -> Deferred[bool]:
-        lane.enter(entry)
+    def _attempt(
+        self, lane: Lane, agent: IDeliveryAgent, entry: Entry, recipients: Sequence[Recipient]
+    ) -> Deferred[bool]:
+        count = len(recipients)
+        lane.enter(entry, count)
 
         def left(result: object) -> object:
-            lane.leave(entry)
+            lane.leave(entry, count)
+            if self._turned_away and lane.is_half_empty and self.running:
+                self._turned_away = False
+                self._ask()
             return result
 
-        attempt: Deferred[Sequence[Outcome]] = lane.agent.attempt(entry, recipients)
+        attempt: Deferred[Sequence[Outcome]] = agent.attempt(entry, recipients)
         attempt.addErrback(partial(_agent_failed, entry, recipients))
         recorded: Deferred[bool] = attempt.addCallback(partial(self._record, entry, ()))
         return recorded.addBoth(left)

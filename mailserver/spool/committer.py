@@ -54,8 +54,8 @@ class NewEntry:
 class Write(Generic[T]):
     """Changes that must all become durable before ``future`` has ``result``.
 
-    ``finished``, ``delayed`` and ``returned`` are JSON rows with commas between them; ``gone`` are
-    ids of entries that may have nobody left, ``with_file`` those of them that have a file.
+    ``finished``, ``delayed``, ``returned`` and ``attempts`` are JSON rows with commas between them;
+    ``gone`` are ids of entries that may have nobody left, ``with_file`` those of them that have a file.
     """
 
     future: Future[T]
@@ -64,6 +64,7 @@ class Write(Generic[T]):
     finished: str = ""
     delayed: str = ""
     returned: str = ""
+    attempts: str = ""
     gone: Sequence[int] = ()
     with_file: Sequence[int] = ()
 
@@ -201,6 +202,7 @@ class Committer:
                 _joined([write.delayed for write in writes]),
                 _joined([write.returned for write in writes]),
                 json.dumps(gone),
+                _joined([write.attempts for write in writes]),
                 mark,
             ),
         )

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from mailserver.interfaces import ANY_LANE
 from mailserver.spool.rows import WAITING_COLUMNS, envelope_from, waiting_from
 from mailserver.spool.schema import NEVER
 from mailserver.values.address import domain_key
@@ -20,10 +21,12 @@ _RECIPIENTS_PER_PAGE = 10_000
 
 _DUE = """
 SELECT DISTINCT next_attempt, entry FROM recipient
-WHERE next_attempt IS NOT NULL AND next_attempt <= ? ORDER BY next_attempt, entry LIMIT ?
+WHERE lane = ? AND next_attempt IS NOT NULL AND next_attempt <= ?
+  AND entry NOT IN (SELECT value FROM json_each(?))
+ORDER BY next_attempt, entry LIMIT ?
 """
 _NEXT_DUE = """
-SELECT next_attempt FROM recipient WHERE next_attempt IS NOT NULL ORDER BY next_attempt LIMIT 1
+SELECT next_attempt FROM recipient WHERE lane = ? AND next_attempt IS NOT NULL ORDER BY next_attempt LIMIT 1
 """
 _ENTRY = """
 SELECT arrived, reverse_local, reverse_domain, parameters, size, content IS NULL FROM entry WHERE id = ?
@@ -31,7 +34,8 @@ SELECT arrived, reverse_local, reverse_domain, parameters, size, content IS NULL
 # One JSON text and not a row for each: every row would cost a turn with the GIL.
 _RECIPIENTS = f"""
 SELECT json_group_array(json_array({WAITING_COLUMNS})) FROM (
-    SELECT {WAITING_COLUMNS} FROM recipient WHERE next_attempt = ? AND entry = ? ORDER BY number LIMIT ?
+    SELECT {WAITING_COLUMNS} FROM recipient WHERE lane = ? AND next_attempt = ? AND entry = ?
+    ORDER BY number LIMIT ?
 )
 """
 _WITH_PRIORITY = """
@@ -43,12 +47,26 @@ UPDATE recipient SET next_attempt = 0
 WHERE next_attempt IS NOT NULL AND next_attempt < {NEVER!r} AND attempts > 0 AND domain_key(domain) = ?
 RETURNING entry
 """
-_LEASE = "UPDATE recipient SET next_attempt = NULL WHERE next_attempt = ? AND entry = ? AND number <= ?"
-_SET_ASIDE_RECIPIENTS = f"UPDATE recipient SET next_attempt = {NEVER!r} WHERE next_attempt = ? AND entry = ?"
+_LEASE = """
+UPDATE recipient SET next_attempt = NULL WHERE lane = ? AND next_attempt = ? AND entry = ? AND number <= ?
+"""
+_SET_ASIDE_RECIPIENTS = f"""
+UPDATE recipient SET next_attempt = {NEVER!r} WHERE lane = ? AND next_attempt = ? AND entry = ?
+"""
 _SET_ASIDE = "UPDATE entry SET hold = ? WHERE id = ?"
 
 ContentOf = Callable[[int, int, bool], Content]
 """``(entry, size, has a file)`` -> its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who is wanted: due at ``now``, at most ``limit`` entries for each of ``lanes``, none of ``without``."""
+
+    now: float
+    limit: int
+    lanes: tuple[int, ...]
+    without: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -68,8 +86,9 @@ def expire_leases(db: sqlite3.Connection) -> None:
 
 def next_due(db: sqlite3.Connection) -> float | None:
     """When the first recipient that waits falls due; seconds since the epoch."""
-    row = db.execute(_NEXT_DUE).fetchone()
-    return None if row is None or row[0] >= NEVER else float(row[0])
+    rows = [db.execute(_NEXT_DUE, (lane,)).fetchone() for lane in ANY_LANE]
+    times = [float(row[0]) for row in rows if row is not None and row[0] < NEVER]
+    return min(times, default=None)
 
 
 def expedite(db: sqlite3.Connection, domain: str) -> int:
@@ -81,38 +100,46 @@ def expedite(db: sqlite3.Connection, domain: str) -> int:
 
 
 def lease_due(
-    db: sqlite3.Connection, now: float, limit: int, content_of: ContentOf, recovered_before: int
+    db: sqlite3.Connection, asked: Asked, content_of: ContentOf, recovered_before: int
 ) -> Sequence[Entry]:
-    """At most ``limit`` entries with recipients that are due at ``now``, leased in one commit.
+    """Those who are wanted, each lane's in the order in which they fell due, leased in one commit.
 
     An entry that cannot be read back is held (``entry.hold`` says why) and stops nobody else.
     """
-    if not db.execute(_DUE, (now, 1)).fetchone():
+    without = json.dumps(asked.without)
+    found = [
+        (lane, when, number)
+        for lane in asked.lanes
+        for when, number in db.execute(_DUE, (lane, asked.now, without, asked.limit)).fetchall()
+    ]
+    if not found:
         return ()
     db.execute("BEGIN IMMEDIATE")
     pages: dict[int, _Page] = {}
     room = _RECIPIENTS_PER_PAGE
-    for when, number in db.execute(_DUE, (now, limit)).fetchall():
+    for lane, when, number in found:
         page = pages.setdefault(number, _Page(number, []))
         wanted = min(room, RECIPIENTS_PER_ENTRY - len(page.waiting))
         if wanted > 0:
-            room -= _lease(db, page, when, wanted)
+            room -= _lease(db, page, (lane, when), wanted)
     entries = list(_entries(db, pages.values(), content_of, recovered_before))
     db.execute("COMMIT")
     return entries
 
 
-def _lease(db: sqlite3.Connection, page: _Page, when: float, wanted: int) -> int:
-    """Add up to ``wanted`` recipients to ``page``; how many they were."""
+def _lease(db: sqlite3.Connection, page: _Page, due: tuple[int, float], wanted: int) -> int:
+    """Add up to ``wanted`` recipients to ``page``; how many they were. ``due``: lane and time."""
     try:
-        (text,) = db.execute(_RECIPIENTS, (when, page.number, wanted)).fetchone()
+        (text,) = db.execute(_RECIPIENTS, (*due, page.number, wanted)).fetchone()
         waiting = [waiting_from(row) for row in json.loads(text)]
+        if not waiting:
+            return 0  # somebody changed them since they were found
         last = waiting[-1].recipient.number
     except (ValueError, TypeError, LookupError, AttributeError, sqlite3.OperationalError) as error:
         _set_aside(db, page.number, f"its recipients cannot be read: {error}")
-        db.execute(_SET_ASIDE_RECIPIENTS, (when, page.number))
+        db.execute(_SET_ASIDE_RECIPIENTS, (*due, page.number))
         return 0
-    db.execute(_LEASE, (when, page.number, last))
+    db.execute(_LEASE, (*due, page.number, last))
     page.waiting += waiting
     return len(waiting)
 

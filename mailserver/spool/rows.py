@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from mailserver.spool.schema import NEVER
+from mailserver.spool.schema import ATTEMPTS_KEPT, NEVER
 from mailserver.values.address import Address
-from mailserver.values.envelope import Envelope, Recipient, Waiting
-from mailserver.values.outcome import Delayed
+from mailserver.values.attempt import Facts
+from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
+from mailserver.values.outcome import Delayed, Outcome
 
 # Three times as fast here as the encoder of whole objects.  Letters outside ASCII stay as they
 # are: escaped, a lone surrogate would reach the table as octets that nobody can read back.
@@ -67,6 +68,23 @@ def _recipient_row(entry: int, recipient: Recipient, first: str) -> str:
         original.domain,
         orcpt,
     )
+
+
+def attempt_rows(entry: Entry, outcomes: Sequence[Outcome]) -> str:
+    """``[entry, facts]`` for each address that was tried; nothing when nobody of the entry can be left
+    waiting, for then nobody can ask."""
+    if len(outcomes) >= len(entry.envelope.recipients) and not any(isinstance(o, Delayed) for o in outcomes):
+        return ""
+    tried: dict[int, tuple[Facts, list[int]]] = {}
+    for outcome in outcomes:
+        if outcome.facts is not None and outcome.facts.attempts:
+            tried.setdefault(id(outcome.facts), (outcome.facts, []))[1].append(outcome.recipient.number)
+    rows = []
+    for facts, numbers in tried.values():
+        for attempt in facts.attempts[-ATTEMPTS_KEPT:]:
+            text = json.dumps({**attempt.fields(), "recipients": numbers[:100]})
+            rows.append(f"[{entry.id},{_quoted(text)}]")
+    return ",".join(rows)
 
 
 def delayed_row(entry: int, outcome: Delayed) -> str:

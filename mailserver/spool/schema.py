@@ -55,12 +55,31 @@ CREATE TABLE recipient (
     reason TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (entry, number)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX recipient_due ON recipient (next_attempt, entry, number) WHERE next_attempt IS NOT NULL;
 CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO mark VALUES ('issued', 0);
 PRAGMA user_version = 1;
 COMMIT;
 """
+
+# What came later, for files of any age: whoever knows nothing of it is not disturbed by it.
+#
+# ``lane`` tells recipients apart whose way out was full, so that those who wait for another are found
+# without looking at these; 0: not known yet.  ``attempt`` keeps the last tries of messages that wait.
+_LATER = """
+BEGIN;
+ALTER TABLE recipient ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;
+DROP INDEX IF EXISTS recipient_due;
+CREATE INDEX recipient_lane_due ON recipient (lane, next_attempt, entry, number)
+    WHERE next_attempt IS NOT NULL;
+CREATE TABLE attempt (number INTEGER PRIMARY KEY, entry INTEGER NOT NULL, facts TEXT NOT NULL) STRICT;
+CREATE INDEX attempt_entry ON attempt (entry);
+COMMIT;
+"""
+
+_HAS_LANES = "SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'lane'"
+
+ATTEMPTS_KEPT = 20
+"""Tries of one message that are remembered, the last ones."""
 
 # A stored procedure, as SQLite can have one: the trigger runs once for each inserted row, and the
 # row carries a whole batch as JSON arrays.  In autocommit mode this is one transaction and one
@@ -71,7 +90,7 @@ _PROCEDURE = (
     """
 CREATE TEMP VIEW batch AS
     SELECT 0 AS entries, 0 AS contents, 0 AS recipients, 0 AS finished, 0 AS delayed, 0 AS returned,
-           0 AS gone, 0 AS issued
+           0 AS gone, 0 AS attempts, 0 AS issued
 """,
     """
 CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
@@ -93,23 +112,34 @@ CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
                      value ->> 3 AS reason, value ->> 4 AS warned
               FROM json_each(NEW.delayed)) AS given
         WHERE recipient.entry = given.entry AND recipient.number = given.number;
-    UPDATE recipient SET next_attempt = given.due_at
-        FROM (SELECT value ->> 0 AS entry, value ->> 1 AS number, value ->> 2 AS due_at
+    UPDATE recipient SET next_attempt = given.due_at, lane = given.lane
+        FROM (SELECT value ->> 0 AS entry, value ->> 1 AS number, value ->> 2 AS due_at, value ->> 3 AS lane
               FROM json_each(NEW.returned)) AS given
         WHERE recipient.entry = given.entry AND recipient.number = given.number
           AND recipient.next_attempt IS NULL;
+    INSERT INTO attempt (entry, facts)
+        SELECT value ->> 0, value ->> 1 FROM json_each(NEW.attempts)
+        WHERE EXISTS (SELECT 1 FROM entry WHERE entry.id = value ->> 0);
+    DELETE FROM attempt
+        WHERE entry IN (SELECT value ->> 0 FROM json_each(NEW.attempts))
+          AND number <= (SELECT number FROM attempt AS newer WHERE newer.entry = attempt.entry
+                         ORDER BY number DESC LIMIT 1 OFFSET {ATTEMPTS_KEPT});
     DELETE FROM entry
         WHERE id IN (SELECT value FROM json_each(NEW.gone))
           AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.entry = entry.id);
+    DELETE FROM attempt
+        WHERE entry IN (SELECT value FROM json_each(NEW.gone))
+          AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = attempt.entry);
     UPDATE mark SET value = NEW.issued WHERE name = 'issued' AND value < NEW.issued;
 END
 """,
 )
 
-APPLY_BATCH = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+APPLY_BATCH = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 """Parameters: JSON arrays of entries, the contents joined, recipients, finished ``[entry, number]``,
-delayed ``[entry, number, retry_at, reason, warned]``, returned ``[entry, number, due_at]``, ids of entries
-that may be gone, and the highest id that may have been given out (0: no news)."""
+delayed ``[entry, number, retry_at, reason, warned]``, returned ``[entry, number, due_at, lane]``, ids
+of entries that may be gone, attempts ``[entry, facts]``, and the highest id that may have been given out
+(0: no news)."""
 
 
 def spool_path(folder: Path, worker: int) -> Path:
@@ -172,8 +202,10 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         db.execute(f"PRAGMA wal_autocheckpoint = {_BACKSTOP_PAGES}")
         if not version_of(db):
             db.executescript(_TABLES)
+        if not db.execute(_HAS_LANES).fetchone():
+            db.executescript(_LATER)
         for statement in _PROCEDURE:
-            db.execute(statement)
+            db.execute(statement.replace("{ATTEMPTS_KEPT}", str(ATTEMPTS_KEPT)))
     except BaseException:
         db.close()
         raise

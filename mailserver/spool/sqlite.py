@@ -16,12 +16,13 @@ from typing import TypeVar
 from zope.interface import implementer
 
 from mailserver.durable import Disk
-from mailserver.interfaces import ISpool, ISpoolWriter, Notice, SpoolFull, SpoolUnavailable
+from mailserver.interfaces import ANY_LANE, ISpool, ISpoolWriter, Notice, SpoolFull, SpoolUnavailable
+from mailserver.promise import Promise
 from mailserver.spool import leases
 from mailserver.spool.bodies import Bodies, BodyStream
 from mailserver.spool.committer import MARK_AHEAD, Call, Committer, NewEntry, Write
 from mailserver.spool.content import ContentReader, StoredContent
-from mailserver.spool.rows import delayed_row, entry_row, recipient_rows
+from mailserver.spool.rows import attempt_rows, delayed_row, entry_row, recipient_rows
 from mailserver.spool.schema import SpoolUnusable, bodies_path, lock_path, open_for_writing, spool_path
 from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
@@ -176,9 +177,12 @@ class SqliteSpool:
         """See ``ISpool``."""
         return SpoolWriter(self, self._numbers.next())
 
-    def due(self, now: float, limit: int) -> Future[Sequence[Entry]]:
+    def due(
+        self, now: float, limit: int, lanes: Sequence[int] = ANY_LANE, without: Sequence[int] = ()
+    ) -> Future[Sequence[Entry]]:
         """See ``ISpool``; at most 1,000 recipients of a message in one entry."""
-        return self._call(lambda db: leases.lease_due(db, now, limit, self._content, self._first))
+        asked = leases.Asked(now, limit, tuple(lanes), tuple(without))
+        return self._call(lambda db: leases.lease_due(db, asked, self._content, self._first))
 
     def next_due(self) -> Future[float | None]:
         """See ``ISpool``."""
@@ -193,12 +197,12 @@ class SqliteSpool:
         """See ``ISpool``."""
         return self._call(lambda db: leases.expedite(db, domain))
 
-    def give_back(self, entry: Entry) -> Future[None]:
+    def give_back(self, entry: Entry, lane: int = 0) -> Future[None]:
         """See ``ISpool``."""
-        future: Future[None] = Future()
+        future: Future[None] = Promise()
         # Due before everybody who waits for a time, the more urgent the earlier (RFC 6710 §4.1).
         due_at = -entry.envelope.priority
-        rows = ",".join([f"[{entry.id},{one.recipient.number},{due_at}]" for one in entry.waiting])
+        rows = ",".join([f"[{entry.id},{one.recipient.number},{due_at},{lane}]" for one in entry.waiting])
         self._committer.put(Write(future, None, returned=rows))
         return future
 
@@ -208,7 +212,7 @@ class SqliteSpool:
         """See ``ISpool``."""
         delayed = [delayed_row(entry.id, o) for o in outcomes if isinstance(o, Delayed)]
         finished = [f"[{entry.id},{o.recipient.number}]" for o in outcomes if not isinstance(o, Delayed)]
-        future: Future[Sequence[Entry]] = Future()
+        future: Future[Sequence[Entry]] = Promise()
         try:
             made = [self._new(self._numbers.next(), one.envelope, one.content) for one in notices]
         except ValueError as error:
@@ -222,6 +226,7 @@ class SqliteSpool:
                 entries=[row for row, _ in made],
                 finished=",".join(finished),
                 delayed=",".join(delayed),
+                attempts=attempt_rows(entry, outcomes),
                 gone=gone,
                 with_file=gone if isinstance(entry.content, FileContent) else (),
             )
@@ -230,7 +235,7 @@ class SqliteSpool:
 
     def keep(self, number: int, envelope: Envelope, octets: bytes) -> Future[Entry]:
         """Commit a message that lives in the database."""
-        future: Future[Entry] = Future()
+        future: Future[Entry] = Promise()
         try:
             row, entry = self._new(number, envelope, octets)
         except ValueError as error:
@@ -241,7 +246,7 @@ class SqliteSpool:
 
     def keep_file(self, number: int, envelope: Envelope, size: int, stream: BodyStream) -> Future[Entry]:
         """Sync a message's file, then commit its envelope."""
-        future: Future[Entry] = Future()
+        future: Future[Entry] = Promise()
         arrived = self._now()
         try:
             head, rows = entry_row(number, arrived, envelope), recipient_rows(number, envelope)
@@ -282,7 +287,7 @@ class SqliteSpool:
         return StoredContent(self._reader, number, size)
 
     def _call(self, function: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        future: Future[T] = Future()
+        future: Future[T] = Promise()
         self._committer.put(Call(future, function))
         return future
 
@@ -301,7 +306,7 @@ def _leased(number: int, arrived: float, envelope: Envelope, content: Content) -
 
 
 def _failed(error: SpoolUnavailable) -> Future[Entry]:
-    future: Future[Entry] = Future()
+    future: Future[Entry] = Promise()
     future.set_exception(error)
     return future
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+_STEPS, _TEXT = 30, 300
+"""What is kept of a dialogue: its first replies, and so many characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,9 @@ class Attempt:
                 "open": round(max(0.0, self.opened - self.connected), 3),
                 "transaction": round(max(0.0, self.finished - self.opened), 3),
             },
-            "steps": [[round(step.seconds, 3), step.stage, step.text] for step in self.steps],
+            "steps": [[round(s.seconds, 3), s.stage, s.text[:_TEXT]] for s in self.steps[:_STEPS]],
             "ended": self.ended,
         }
-
-    def json(self) -> str:
-        """As the spool keeps it."""
-        return json.dumps(self.fields(), ensure_ascii=False).replace("\\u0000", "?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.dispatch import lanes
+from mailserver.dispatch import runner as runner_module
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import RECORD_AGAIN_SECONDS, Runner
 from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
 from mailserver.interfaces import IDeliveryAgent, IDirectory, SpoolUnavailable
+from mailserver.spool import leases
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SqliteSpool
 from mailserver.threads import Bridge
@@ -89,6 +91,8 @@ def failed(recipient: Recipient) -> Outcome:
 
 
 class RunnerTests(TestCase):
+    timeout = 15
+
     def setUp(self) -> None:
         from twisted.internet import reactor
 
@@ -385,3 +389,48 @@ class RunnerTests(TestCase):
         self.remote.answer = relayed
         await self.settle(60)
         assert said.count(f"{entry.queue_id}: removed") == 1
+
+    async def test_each_class_has_room_of_its_own(self) -> None:
+        """Remote mail without room holds up neither local mail nor a report; all of it goes in the end."""
+        self.patch(lanes, "MOST_ENTRIES", 1)
+        self.remote.hold = Deferred()
+        remote = [await self.submit(f"r{n}@b.test") for n in range(5)]
+        for entry in remote:
+            self.runner.accepted(entry)
+        await self.settle_spool()
+        # What waits for room does so in the spool; others fall due behind it.
+        for entry in [await self.submit("ada@example.test"), await self.submit("bob@example.test")]:
+            await self.bridge.deferred(self.spool.give_back(entry))
+        report = await self.submit("eve@c.test", sender="")
+        self.runner.accepted(report)
+        self.clock.advance(1)
+        await self.until(lambda: self.clock.advance(1) or len(self.local.asked) == 2)
+        assert ["eve@c.test"] in self.remote.recipients
+        assert len(self.remote.asked) == 2  # one of five, and the report
+        hold, self.remote.hold = self.remote.hold, None
+        hold.callback(None)
+        await self.until(lambda: self.clock.advance(1) or len(self.remote.asked) == 6)
+        await self.settle()
+        assert await self.waiting() is None
+
+    async def test_a_message_to_very_many_goes_page_by_page_and_others_pass(self) -> None:
+        self.patch(runner_module, "WHOLE", 10)
+        self.patch(leases, "RECIPIENTS_PER_ENTRY", 10)
+        self.remote.hold = Deferred()
+        many = await self.submit(*[f"u{n}@b.test" for n in range(100)])
+        self.runner.accepted(many)
+        await self.settle_spool()
+        self.clock.advance(1)
+        await self.until(lambda: len(self.remote.asked) == 2)
+        self.runner.accepted(await self.submit("one@c.test"))
+        await self.until(lambda: len(self.remote.asked) == 3)
+        assert [len(who) for who in self.remote.recipients] == [10, 10, 1]
+        hold, self.remote.hold = self.remote.hold, None
+        hold.callback(None)
+        await self.until(lambda: self.clock.advance(1) or len(self.remote.asked) == 11)
+        await self.settle()
+        assert await self.waiting() is None
+
+    async def settle_spool(self) -> None:
+        """Whatever was handed to the spool is kept."""
+        await self.bridge.deferred(self.spool.next_due())
