@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from mailserver.promise import Promise
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -107,7 +106,7 @@ class Workers:
         Fails with ``WorkersStopped`` before ``start`` and after ``stop``, where the call would
         otherwise wait for ever.
         """
-        future: Future[T] = Promise()
+        future: Future[T] = Future()
 
         def work() -> None:
             try:
