@@ -82,6 +82,12 @@ def held(entry: Entry) -> None:
     _say(f"{entry.queue_id}: hold: {printable(entry.envelope.hold)}")
 
 
+def tls_established(where: str, version: str, cipher: str, verified_by: str) -> None:
+    """A session with another server is encrypted; who vouched for the server, ``""`` for nobody."""
+    trust, by = ("Verified", f" by {verified_by}") if verified_by else ("Untrusted", "")
+    _say(f"{trust} TLS connection established to {where}: {version} with cipher {cipher}{by}")
+
+
 def removed(entry: Entry) -> None:
     """Nobody waits for the message any more."""
     _say(f"{entry.queue_id}: removed")

@@ -16,6 +16,7 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver import maillog
 from mailserver.relay.protection import OPPORTUNISTIC, Level, Protection, Security
 from mailserver.relay.tls import ClientTLS, Handshake
 from mailserver.values.attempt import Attempt, Step
@@ -284,7 +285,10 @@ class SMTPSession(Protocol):
     def handshakeCompleted(self) -> None:
         self._handshaking = False
         assert self._handshake is not None
-        if self._handshake.completed(self.transport.getHandle()):
+        good = self._handshake.completed(self.transport.getHandle())
+        if reached := self._handshake.reached:
+            maillog.tls_established(str(self.target), reached.version, reached.cipher, reached.verified_by)
+        if good:
             self._arm()
             return
         # Not whom we must meet: no command follows, and the session's end says why.

@@ -30,7 +30,8 @@ _APEX = "@ 60 SOA ns.{zone}. root.{zone}. 1 3600 600 86400 60\n@ 60 NS ns.{zone}
 
 
 class NameServer:
-    """``zones`` maps a zone to its records in master file form, ``mx 60 A 127.0.0.2`` and so on."""
+    """``zones`` maps a zone to its records in master file form, ``mx 60 A 127.0.0.2`` and so on; a zone
+    that brings no SOA gets one."""
 
     def __init__(self, folder: Path, zones: dict[str, str]) -> None:
         self._nsd = tool("nsd")
@@ -40,7 +41,8 @@ class NameServer:
         text = _CONFIGURATION.format(port=self.port, folder=folder)
         for zone, records in zones.items():
             text += f'zone:\n    name: "{zone}"\n    zonefile: "{zone}.zone"\n'
-            (folder / f"{zone}.zone").write_text(f"$ORIGIN {zone}.\n{_APEX.format(zone=zone)}{records}\n")
+            apex = "" if "SOA" in records else _APEX.format(zone=zone)
+            (folder / f"{zone}.zone").write_text(f"$ORIGIN {zone}.\n{apex}{records}\n")
         (folder / "nsd.conf").write_text(text)
 
     @property
