@@ -32,6 +32,7 @@ from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
 from mailserver.entrance import Entrance, EntranceUnusable
+from mailserver.fetching import Fetching
 from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
@@ -165,6 +166,7 @@ class House:
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
+        self.fetching = Fetching(settings, self.workers, reactor)
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
@@ -207,6 +209,7 @@ class House:
                 "the server's user must be able to write there"
             ) from error
         self.workers.start()
+        self.fetching.open()
         self.password_workers.start()
         self.certificate_watch.start()
         self.outgoing.start()
@@ -236,6 +239,7 @@ class House:
         """Close what ``open`` opened, when nothing is under way any more."""
         self.certificate_watch.stop()
         self.entrance.close()
+        self.fetching.close()
         self.workers.stop()
         self.submissions.close()
         self.password_workers.stop()
@@ -368,6 +372,9 @@ class House:
                 implicit_tls=implicit,
                 allow_cleartext=settings.login.allow_cleartext,
                 connections=self.entrance.connections,
+                occupants=self.fetching.occupants,
+                login_times=self.fetching.login_times,
+                visited=self.fetching.visited,
             )
         )
 

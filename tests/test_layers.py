@@ -24,7 +24,7 @@ FLOORS = {
         "proxies",
         "own_rules",
     },
-    5: {"tap", "service", "entrance", "access", "submissions", "outgoing", "admin", "processes", "worker"},
+    5: {"tap", "service", "entrance", "access", "submissions", "fetching", "outgoing", "admin", "processes", "worker"},
 }
 ON_FLOOR_5 = {
     ("tap", "service"),
@@ -35,6 +35,7 @@ ON_FLOOR_5 = {
     ("admin", "service"),
     ("admin", "tap"),
     ("service", "access"),
+    ("service", "fetching"),
     ("service", "submissions"),
     ("service", "outgoing"),
 }

@@ -29,6 +29,7 @@ from mailserver.config.kinds import (
 )
 from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.pairs import PAIRS, Pair
+from mailserver.config.pop3 import Pop3
 from mailserver.config.routes import ROUTES, RouteSettings
 from mailserver.config.submission import Submission
 
@@ -135,6 +136,7 @@ class Settings:
     store: Store = attrs.field(factory=Store)
     relay: Relay = attrs.field(factory=Relay)
     limits: Limits = attrs.field(factory=Limits)
+    pop3: Pop3 = attrs.field(factory=Pop3)
     submission: Submission = attrs.field(factory=Submission)
     policy: Policy = attrs.field(factory=Policy)
     proxy: Proxy = attrs.field(factory=Proxy)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,7 +25,11 @@ from mailserver import maillog
 from mailserver.channel_binding import channel_binding
 from mailserver.connections import Connections, SessionFactory
 from mailserver.interfaces import IAuthenticator, ILogin, IMaildrop, LoggedIn, LoginRefused, MaildropInUse
+from mailserver.retrieve.history import MOST_MESSAGES, Visit
+from mailserver.retrieve.login_times import LoginTimes
 from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
+from mailserver.retrieve.occupants import AGAIN_SECONDS, WAIT_SECONDS, Occupants
+from mailserver.retrieve.occupants import IDLE_SECONDS as GIVE_WAY_SECONDS
 from mailserver.threads import Workers
 from mailserver.values.session import TLSFacts
 from mailserver.wire.pop3_events import (
@@ -75,7 +81,8 @@ class Pop3Settings:
     ``tls`` makes the contexts for STLS; ``implicit_tls`` says that the transport begins with a
     handshake, and then ``tls`` is not used.  ``authenticator`` gives an ``IMaildropOwner`` by the
     ``mechanisms``, or by name and password; ``workers`` run what blocks.  ``connections`` counts
-    those of all listeners.
+    those of all listeners.  ``occupants`` are shared by them too; ``login_times`` where log-ins have to
+    wait for each other; ``visited`` hears of sessions that fetched or deleted something.
     """
 
     hostname: str
@@ -88,6 +95,9 @@ class Pop3Settings:
     mechanisms: tuple[str, ...] = PASSWORDS
     direct_octets: int = DIRECT_OCTETS
     connections: Connections | None = None
+    occupants: Occupants = field(default_factory=Occupants)
+    login_times: LoginTimes | None = None
+    visited: Callable[[Visit], object] | None = None
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -122,9 +132,13 @@ class Pop3Session(Protocol):
         self._room: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
         self._handshake: IDelayedCall | None = None
-        self._user = ""
+        self._user = self._account = ""
+        self._heard = 0.0
+        self._pause: tuple[IDelayedCall, Deferred[None]] | None = None
+        self._fetched: list[str] = []
+        self._removed: list[str] = []
         self._ending = "Connection lost"
-        self._retrieved = self._octets = self._deleted = self._left = 0
+        self._retrieved = self._octets = self._deleted = self._left = self._failed = 0
 
     # -- the transport calls ---------------------------------------------------------------------
 
@@ -173,6 +187,7 @@ class Pop3Session(Protocol):
                 maillog.turned_away("pop3", self.host, f"spoke {stray} on a plain port")
                 self._leave()
                 return
+        self._heard = self._settings.clock.seconds()
         self._is_alive()
         self._machine.feed(data)
         if self._waiting or self._output_full:
@@ -187,7 +202,9 @@ class Pop3Session(Protocol):
                 timer.cancel()
         self._timer = self._handshake = None
         if self._user:
+            self._settings.occupants.leave(self._account, self)
             self._log_session()
+        self._end_pause()
         self._found_room()
         if not self._waiting:
             self._release()
@@ -202,6 +219,23 @@ class Pop3Session(Protocol):
             octets=self._octets,
             deleted=self._deleted,
             left=self._left,
+        )
+        if self._settings.visited is not None and (self._fetched or self._removed):
+            self._settings.visited(self._visit())
+
+    def _visit(self) -> Visit:
+        return Visit(
+            ended=time.time(),
+            user=self._account,
+            client=self.host,
+            tls=self._tls,
+            ending=self._ending,
+            octets=self._octets,
+            fetched_count=self._retrieved,
+            fetched=self._fetched,
+            deleted_count=self._deleted,
+            deleted=self._removed,
+            failed=self._failed,
         )
 
     def pauseProducing(self) -> None:
@@ -399,29 +433,84 @@ class Pop3Session(Protocol):
             self._machine.login_refused("AUTH", refused.text or "Wrong user name or password")
 
     async def _open(self, login: LoggedIn) -> None:
-        drop = await self._opened(login.avatar)
+        drop = await self._opened(login)
         if drop is None:
             return
         self._drop = drop
         if self._lost:
             return
+        name = str(login.avatar.account.address)
+        times = self._settings.login_times
+        if times is not None and not await self._is_late_enough(times, name):
+            return
         self._user, self._left = login.username, len(drop.listings)
+        self._account = name
+        self._settings.occupants.enter(name, self)
         maillog.login("pop3", self.host, login.username, self._tls)
         self._machine.logged_in(drop.listings)
         self._is_alive()
 
-    async def _opened(self, owner: Any) -> IMaildrop | None:
-        """The maildrop, or ``None`` after a refusal."""
-        try:
-            drop: IMaildrop = await owner.maildrop()
-        except MaildropInUse:
-            self._machine.login_refused("IN-USE", "Another session has the maildrop", counts=False)
-        except Exception as error:
-            maillog.fault("opening a maildrop", error)
-            self._machine.login_refused("SYS/TEMP", "The maildrop cannot be opened now", counts=False)
-        else:
-            return drop
+    async def _opened(self, login: LoggedIn) -> IMaildrop | None:
+        """The maildrop, or ``None`` after a refusal; who has it gives way, or is waited for a while."""
+        deadline = self._settings.clock.seconds() + WAIT_SECONDS
+        while not self._lost:
+            try:
+                drop: IMaildrop = await login.avatar.maildrop()
+                return drop
+            except MaildropInUse:
+                if self._stopping or self._settings.clock.seconds() >= deadline:
+                    self._machine.login_refused("IN-USE", "Another session has the maildrop", counts=False)
+                    return None
+            except Exception as error:
+                maillog.fault("opening a maildrop", error)
+                self._machine.login_refused("SYS/TEMP", "The maildrop cannot be opened now", counts=False)
+                return None
+            if not self._lost:
+                self._settings.occupants.ask(str(login.avatar.account.address))
+                await self._a_moment()
         return None
+
+    async def _is_late_enough(self, times: LoginTimes, name: str) -> bool:
+        try:
+            if await self._settings.workers.call(times.may_log_in, name):
+                return not self._lost
+        except OSError as error:
+            maillog.fault("looking at the time of the last log-in", error)
+            return not self._lost  # the delay spares us work; it is no reason to keep anybody out
+        self._release()
+        if not self._lost:
+            self._machine.login_refused(
+                "LOGIN-DELAY",
+                "You have logged in a moment ago; wait {seconds} s between log-ins",
+                counts=False,
+                seconds=math.ceil(times.delay),
+            )
+        return False
+
+    async def _a_moment(self) -> None:
+        waiting: Deferred[None] = Deferred()
+        timer = self._settings.clock.callLater(AGAIN_SECONDS, self._end_pause)
+        self._pause = (timer, waiting)
+        await waiting
+
+    def _end_pause(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            timer, waiting = pause
+            if timer.active():
+                timer.cancel()
+            waiting.callback(None)
+
+    def give_way(self) -> bool:
+        """See ``Occupant``."""
+        idle = self._settings.clock.seconds() - self._heard
+        busy = self._waiting or self._output_full or self._closing or self._machine.has_marks
+        if busy or self._machine.pending_octets or idle < GIVE_WAY_SECONDS:
+            return False
+        self._settings.occupants.leave(self._account, self)
+        self._end("Another session takes the maildrop over", "Gave way to another session", "IN-USE")
+        self._release()
+        return True
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -487,7 +576,10 @@ class Pop3Session(Protocol):
         self._machine.transmitted()
         if event.lines is None:
             self._retrieved += 1
-            self._octets += self._drop.listings[event.index].octets
+            listing = self._drop.listings[event.index]
+            self._octets += listing.octets
+            if len(self._fetched) < MOST_MESSAGES:
+                self._fetched.append(listing.unique_id)
 
     def _unreadable(self, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):
@@ -522,6 +614,8 @@ class Pop3Session(Protocol):
             maillog.fault("removing messages", error)
             failures = len(event.marked)
         self._deleted = len(event.marked) - failures
+        self._failed = failures
+        self._removed = [drop.listings[index].unique_id for index in sorted(event.marked)[:MOST_MESSAGES]]
         self._left -= self._deleted
         self._ending = "Logged out"
         if not self._lost:
@@ -565,7 +659,11 @@ class Pop3Factory(SessionFactory[Pop3Session]):
         super().__init__(settings.clock, settings.connections, settings.implicit_tls)
         self.settings = settings
         self._offer = Pop3Offer(
-            settings.hostname, settings.tls is not None, settings.allow_cleartext, settings.mechanisms
+            settings.hostname,
+            settings.tls is not None,
+            settings.allow_cleartext,
+            settings.mechanisms,
+            math.ceil(settings.login_times.delay) if settings.login_times else 0,
         )
 
     def session_for(self, host: str, port: int) -> Pop3Session:

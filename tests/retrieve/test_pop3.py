@@ -247,6 +247,7 @@ class LogInTests(Case):
         )
 
     def test_in_use(self) -> None:
+        self.patch(pop3, "WAIT_SECONDS", 0.0)
         self.portal.drop = fail(MaildropInUse("another"))
         assert b"-ERR [IN-USE] " in self.say(b"USER ada\r\nPASS right\r\n")
 
