@@ -9,7 +9,12 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -48,7 +53,7 @@ _IDLE = reply(421, "4.4.2", "Idle for too long; closing the connection", hang_up
 _STOPPING = reply(421, "4.3.2", "The server is stopping; please try again later", hang_up=True)
 
 
-@implementer(IPushProducer, IHandshakeListener)
+@implementer(IPushProducer, IHandshakeListener, IHalfCloseableProtocol)
 class SMTPReceiver(Protocol):
     """The flow of one connection; what is said is ``Session``'s.
 
@@ -73,6 +78,7 @@ class SMTPReceiver(Protocol):
         self._ungreeted = False
         self._spoken = False
         self._lost = False
+        self._has_said_all = False
         self._pending = 0
         self._heard = 0
         self._errors = 0
@@ -158,6 +164,19 @@ class SMTPReceiver(Protocol):
         self._session.facts.gone = True
         self._session.drop_transaction()
 
+    def readConnectionLost(self) -> None:
+        """The client says no more, but may read on: it gets the answers to all that it has said.
+
+        Exim sends QUIT behind its last octets and closes its side. Were that an end, its message
+        would be kept and it would never hear so, and send it again.
+        """
+        self._has_said_all = True
+        if not self._awaiting and not self._output_full:
+            self._run()
+
+    def writeConnectionLost(self) -> None:
+        """We never close our side alone."""
+
     def pauseProducing(self) -> None:
         """The client does not read: hear no more of it until it does."""
         self._output_full = True
@@ -191,7 +210,9 @@ class SMTPReceiver(Protocol):
             self._heard = 0
         self._flush()
         self._set_reading()
-        if self.factory.stopping:
+        if self._has_said_all and not self._awaiting and not self._output_full and not self._lost:
+            self._hang_up()
+        elif self.factory.stopping:
             self.stop()
 
     def _refused(self, event: Any) -> None:
@@ -275,7 +296,7 @@ class SMTPReceiver(Protocol):
 
     def _set_reading(self) -> None:
         pause = self._output_full or (self._awaiting and self._pending > MOST_PENDING)
-        if pause != self._paused and not self._lost:
+        if pause != self._paused and not self._lost and not self._has_said_all:
             self._paused = pause
             if pause:
                 self.transport.pauseProducing()

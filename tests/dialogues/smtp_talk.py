@@ -180,6 +180,9 @@ class SmtpTalk:
     def _wait(self, words: list[str]) -> None:
         self.clock.advance(float(words[0]))
 
+    def _half_close(self, words: list[str]) -> None:
+        self.session.readConnectionLost()
+
     def _lose(self, words: list[str]) -> None:
         self.wire.lose(ConnectionLost())
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 REQUIRED = os.environ.get("MAILSERVER_JOURNEYS") == "required"
+EXIM = Path(os.environ.get("MAILSERVER_EXIM", "/usr/sbin/exim4"))
+"""Debian installs either Exim or Postfix; ``.ci/run`` unpacks the one that is not installed."""
 PATIENCE = 30.0
 """Seconds that a journey waits for anything before it gives up; never a measure of speed."""
 
