@@ -45,7 +45,10 @@ class Entrance:
         EntranceUnusable: a rule or a block list cannot be used.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, bridge: Bridge, workers: Workers) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, bridge: Bridge, workers: Workers, *rules: Any
+    ) -> None:
+        """``rules`` of the house are asked at RCPT before the administrator's own."""
         limits = settings.limits
         self._settings = settings
         self._reactor = reactor
@@ -90,6 +93,7 @@ class Entrance:
         except (RuleUnusable, ValueError) as error:
             raise EntranceUnusable(str(error)) from error
         others: list[Any] = [self.lookups] if settings.policy.block_lists else []
+        others += rules
         others += [self.greylist] if self.greylist else []
         self.may_receive = receiving(*others, *own)
 

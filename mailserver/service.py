@@ -26,6 +26,7 @@ from mailserver.certificates import (
     ensure_self_signed,
 )
 from mailserver.config import Settings
+from mailserver.config.settings import Store
 from mailserver.deliver.mailbox import MailboxAgent
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
@@ -37,6 +38,7 @@ from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
 from mailserver.outgoing import Outgoing
+from mailserver.policy.rules import recipient_has_room
 from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
@@ -48,11 +50,14 @@ from mailserver.spool.orphans import orphans
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
+from mailserver.store.quota import QuotaLimits
 from mailserver.submissions import Submissions
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
 from mailserver.values.envelope import Recipient
+from mailserver.values.reply import Reply
+from mailserver.values.session import RecipientFacts
 from mailserver.wire.smtp_events import Offer
 
 log = Logger(namespace="mailserver")
@@ -162,6 +167,7 @@ class House:
             self.disk,
             settings.hostname,
             sweeps=place.number == 0,
+            quota=quota_of(settings.store),
         )
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
@@ -276,9 +282,13 @@ class House:
 
     def _make_entrance(self) -> Entrance:
         try:
-            return Entrance(self._settings, self._reactor, self.bridge, self.workers)
+            return Entrance(self._settings, self._reactor, self.bridge, self.workers, *self._room_rules())
         except EntranceUnusable as error:
             raise StartFailed(str(error)) from error
+
+    def _room_rules(self) -> list[Callable[[RecipientFacts], Reply | None]]:
+        quota = quota_of(self._settings.store)
+        return [recipient_has_room(self.store.over_quota, quota.refuse)] if quota else []
 
     def _maildrop(self, account: Account) -> IMaildrop:
         return self.store.mailbox(account).maildrop()
@@ -401,6 +411,11 @@ class House:
             f"  curl --user '{account}:{password}' pop3://127.0.0.1:{pop3}/1",
         ):
             log.info("{line}", line=line)
+
+
+def quota_of(store: Store) -> QuotaLimits:
+    """What ``[store]`` says of quotas."""
+    return QuotaLimits(store.quota, store.quota_messages, store.quotas, store.when_full == "refuse")
 
 
 def _route_table(settings: Settings) -> RouteTable:

@@ -85,6 +85,7 @@ def as_table(settings: Settings) -> dict[str, Any]:
     table["domains"] = list(table["domains"])
     table["state"] = str(table["state"])
     table["store"]["path"] = str(table["store"]["path"])
+    table["store"]["quotas"] = dict(table["store"]["quotas"])
     table["tls"] = table["tls"] and {name: str(path) for name, path in table["tls"].items()}
     return {key: value for key, value in table.items() if value is not None}
 

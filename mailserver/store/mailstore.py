@@ -130,6 +130,9 @@ class MailStore:
         """Put a notice into the mailbox itself, whatever room is left."""
         delivery = quota_notice(account.address, percent, self._hostname)
         if path.endswith(MBOX):
-            self._mbox_deliveries.deliver(path, delivery)
+            future = self._mbox_deliveries.deliver(path, delivery)
         else:
-            self._maildirs.batches.deliver(path, delivery)
+            future = self._maildirs.batches.deliver(path, delivery)
+        octets = delivery.content.size - sum(chunk.count(b"\n") for chunk in delivery.content.chunks())
+        quota = self._quotas[path]
+        future.add_done_callback(lambda done: quota.add(octets, 1) if not done.exception() else None)
