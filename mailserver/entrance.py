@@ -152,10 +152,12 @@ class Entrance:
 
 
 def _room(wanted: int) -> int:
-    """As many connections as this process can have file descriptors for; 0 stays no limit."""
+    """As many connections as this process can have file descriptors for; 0: as many as it can."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else max(hard - OTHER_DESCRIPTORS, 1)
-    return min(wanted, most)
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    most = max(hard - OTHER_DESCRIPTORS, hard // 2)
+    return min(wanted, most) or most
 
 
 def _raise_descriptors(connections: int) -> None:
