@@ -12,7 +12,10 @@
 ``threads.py``        the only place between threads and the reactor
 ``promise.py``        a future that costs little, between the threads that write and those that wait
 ``sockets.py``        what a socket takes at once, without a turn of the reactor
-``login.py``          the twisted.cred realm and checker that SMTP AUTH and POP3 share
+``access.py``         settings -> log-in
+``submissions.py``    settings -> submission
+``channel_binding.py`` what ties a log-in to its TLS connection
+``login/``            twisted.cred for SMTP AUTH and POP3
 ``certificates.py``   certificate and key files -> TLS contexts
 ``listeners.py``      listening sockets, bound before privileges drop, or inherited
 ``maillog.py``        one function for each event in a message's life

@@ -20,6 +20,8 @@ from mailserver.wire.sasl_mechanisms import Surroundings, offered
 class Access:
     """Who may log in, and how. Making it opens nothing.
 
+    ``workers`` check passwords, ``openers`` open maildrops.
+
     Raises:
         CheckerUnusable: ``login.oauth`` names something that cannot be used.
     """
@@ -29,11 +31,12 @@ class Access:
         settings: Settings,
         directory: SqliteDirectory,
         workers: Workers,
+        openers: Workers,
         maildrop_of: Callable[[Account], IMaildrop],
         clock: Any,
     ) -> None:
         login = settings.login
-        checker = load_checker(login.oauth) if login.oauth else None
+        checker = load_checker(login.oauth, settings.policy.rules_folder) if login.oauth else None
         self._key = LoginKey(settings.state / FILE_NAME)
         verifiers = Verifiers(directory, partial(self._key.derive, "scram"))
         self.mechanisms = offered(tokens=checker is not None, cram_md5=login.cram_md5)
@@ -47,6 +50,7 @@ class Access:
             verifiers=verifiers,
             unseal=self._key.unseal if login.cram_md5 else None,
             token_checker=checker,
+            openers=openers,
         )
         around = Surroundings(
             hostname=settings.hostname,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -33,13 +35,16 @@ class CheckerUnusable(Exception):
     """The object that is named cannot be used; the text says why."""
 
 
-def load_checker(name: str) -> Any:
-    """The object behind ``"module:object"``; a class is called without arguments.
+def load_checker(name: str, folder: Path | None = None) -> Any:
+    """The object behind ``"module:object"``, looked for in ``folder`` first; a class is called without
+    arguments.
 
     Raises:
         CheckerUnusable: there is none, or it lacks ``user_of``.
     """
     module, _, path = name.partition(":")
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
         found: Any = importlib.import_module(module)
         for part in path.split("."):

@@ -147,7 +147,9 @@ class Scram:
         if name.startswith("m="):
             raise SaslError("A mandatory extension that is not known here")
         self._username = _name(_attribute(name, "n"))
-        if authorization and _name(_attribute(authorization, "a")) != self._username:
+        # Some clients send an empty a= where they mean none.
+        whom = _attribute(authorization, "a") if authorization else ""
+        if whom and _name(whom) != self._username:
             raise AuthorizationRefused("Acting as another user is not allowed")
         client_nonce = _attribute(client_nonce.partition(",")[0], "r")
         if not client_nonce or not client_nonce.isascii() or not client_nonce.isprintable():
