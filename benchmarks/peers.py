@@ -64,8 +64,8 @@ def find_program(name: str, package: str) -> str:
 class _Daemon:
     """A server in the foreground in a session of its own, so that it ends with all its children."""
 
-    def __init__(self, command: Sequence[str], folder: Path, port: int) -> None:
-        self._command, self._folder, self._port = command, folder, port
+    def __init__(self, command: Sequence[str], folder: Path, port: int, greeting: bytes = b"220") -> None:
+        self._command, self._folder, self._port, self._greeting = command, folder, port, greeting
         self._log = folder / "console.log"
 
     def start(self, environment: dict[str, str] | None = None) -> int:
@@ -87,7 +87,7 @@ class _Daemon:
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", self._port), timeout=5) as probe:
-                    if probe.recv(64).startswith(b"220"):
+                    if probe.recv(64).startswith(self._greeting):
                         probe.sendall(b"QUIT\r\n")
                         return
             except OSError:
