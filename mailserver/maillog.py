@@ -6,6 +6,8 @@ event is one line whatever strangers send, and passwords, AUTH lines and content
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,86 +25,131 @@ from mailserver.values.trace import transmission_type
 
 log = Logger(namespace="mail")
 
+SMTPD, QMGR, SMTP, BOUNCE, CLEANUP, ERROR = "smtpd", "qmgr", "smtp", "bounce", "cleanup", "error"
+POP3 = "pop3"
+"""Which of Postfix's programs would have said it: pflogsumm and fail2ban look for them."""
+
+_PROGRAMS = {"maildir": "virtual", "mbox": "virtual", "alias": "local"}
+_PHRASES = {
+    "no such user here": "Recipient address rejected: User unknown in local recipient table",
+    "relaying is for users": "Relay access denied",
+}
+"""Postfix's words for refusals of ours: fail2ban's filter counts those who meet them."""
+
 _STATUS = {Delivered: "sent", Relayed: "sent", Expanded: "sent", Delayed: "deferred", Failed: "bounced"}
 
 
 def accepted(entry: Entry, session: SessionFacts) -> None:
     """The message is ours: the commit has been made and 250 is on its way."""
     login = f", sasl_username={printable(str(session.account.address))}" if session.account else ""
+    queue_id = entry.queue_id
     _say(
-        f"{entry.queue_id}: client=[{session.client_host}], "
-        f"from=<{printable(str(entry.envelope.reverse_path))}>, size={entry.content.size}, "
-        f"nrcpt={len(entry.envelope.recipients)}, "
-        f"proto={transmission_type(session, entry.envelope.smtputf8)}, helo=<{session.hello}>{login}"
+        f"{queue_id}: client=unknown[{session.client_host}], "
+        f"proto={transmission_type(session, entry.envelope.smtputf8)}, helo=<{session.hello}>{login}",
+        SMTPD,
+    )
+    _say(
+        f"{queue_id}: from=<{printable(str(entry.envelope.reverse_path))}>, size={entry.content.size}, "
+        f"nrcpt={len(entry.envelope.recipients)} (queue active)",
+        QMGR,
+    )
+
+
+def dropped(entry: Entry, uid: int) -> None:
+    """A local user's message was taken from the drop folder."""
+    _say(
+        f"{entry.queue_id}: uid={uid}, from=<{printable(str(entry.envelope.reverse_path))}>, "
+        f"size={entry.content.size}, nrcpt={len(entry.envelope.recipients)}"
     )
 
 
 def notice_spooled(entry: Entry, about: Entry) -> None:
     """A report of our own about ``about`` is in the spool."""
-    _say(f"{about.queue_id}: sender delivery status notification: {entry.queue_id}")
+    _say(f"{about.queue_id}: sender delivery status notification: {entry.queue_id}", BOUNCE)
 
 
 def refused(reply: Reply, command: str, session: SessionFacts, sender: Address, recipient: Address) -> None:
     """Policy, or a fault of ours, said no to a recipient or a message."""
+    to = printable(str(recipient))
+    said = next((said for word, said in _PHRASES.items() if word in reply.text), "")
+    text = f"{reply.code} {reply.enhanced} <{to}>: {said}" if said and command == "RCPT" else reply.text
     _say(
-        f"NOQUEUE: reject: {command} from unknown[{session.client_host}]: {printable(reply.text)}; "
-        f"from=<{printable(str(sender))}> to=<{printable(str(recipient))}> "
-        f"proto={'ESMTP' if session.extended else 'SMTP'} helo=<{session.hello}>"
+        f"NOQUEUE: reject: {command} from unknown[{session.client_host}]: {printable(text)}; "
+        f"from=<{printable(str(sender))}> to=<{to}> "
+        f"proto={'ESMTP' if session.extended else 'SMTP'} helo=<{session.hello}>",
+        SMTPD,
     )
 
 
 def turned_away(protocol: str, client: str, why: str) -> None:
     """A connection was closed before anything was said: too many, no mail, an early talker."""
-    _say(f"{protocol}: connection from unknown[{client}] turned away: {printable(why)}")
+    _say(f"{protocol}: connection from unknown[{client}] turned away: {printable(why)}", SMTPD)
 
 
 def pressed(is_pressed: bool, connections: int, most: int) -> None:
     """Half of the connections are in use and the limits tighten, or they loosen again."""
     state = "tightened" if is_pressed else "loosened"
-    _say(f"warning: limits {state}: {connections} of {most} connections in use")
+    _say(f"warning: limits {state}: {connections} of {most} connections in use", SMTPD)
 
 
-def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float) -> None:
-    """What became of each recipient in one attempt."""
-    delay = max(0.0, now - entry.arrived)
+def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float, began: float | None = None) -> None:
+    """What became of each recipient in one attempt that began at ``began``, in seconds since the epoch."""
+    arrived = entry.arrived
+    delay = _seconds(now - arrived)
     for outcome in outcomes:
-        recipient = outcome.recipient
+        recipient, facts = outcome.recipient, outcome.facts
         original = ""
         if recipient.original != recipient.address:
             original = f", orig_to=<{printable(str(recipient.original))}>"
+        setup, sending = (facts.setup, facts.sending) if facts else (0.0, now - (began or now))
+        used = f", conn_use={facts.uses}" if facts and facts.uses > 1 else ""
+        # Before the queue, in it, connection set up, transmission (Postfix's log_adhoc).
+        waited = _seconds(now - arrived - setup - sending)
         _say(
             f"{entry.queue_id}: to=<{printable(str(recipient.address))}>{original}, "
-            f"relay={outcome.relay}, delay={delay:.2f}, dsn={outcome.status}, "
-            f"status={_STATUS[type(outcome)]} ({printable(outcome.diagnostic)})"
+            f"relay={outcome.relay}{used}, delay={delay}, "
+            f"delays=0/{waited}/{_seconds(setup)}/{_seconds(sending)}, dsn={outcome.status}, "
+            f"status={_STATUS[type(outcome)]} ({printable(outcome.diagnostic)})",
+            SMTP if facts is not None else _PROGRAMS.get(outcome.relay, ERROR),
         )
+
+
+def _seconds(value: float) -> str:
+    """As Postfix writes delays: hundredths below one second, tenths below ten, else whole."""
+    if value <= 0.005:
+        return "0"
+    if value < 1.0:
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:.1f}".removesuffix(".0") if value < 10.0 else f"{value:.0f}"
 
 
 def held(entry: Entry) -> None:
     """The message waits until somebody releases it."""
-    _say(f"{entry.queue_id}: hold: {printable(entry.envelope.hold)}")
+    _say(f"{entry.queue_id}: hold: {printable(entry.envelope.hold)}", CLEANUP)
 
 
 def tls_established(where: str, version: str, cipher: str, verified_by: str) -> None:
     """A session with another server is encrypted; who vouched for the server, ``""`` for nobody."""
     trust, by = ("Verified", f" by {verified_by}") if verified_by else ("Untrusted", "")
-    _say(f"{trust} TLS connection established to {where}: {version} with cipher {cipher}{by}")
+    _say(f"{trust} TLS connection established to {where}: {version} with cipher {cipher}{by}", SMTP)
 
 
 def removed(entry: Entry) -> None:
     """Nobody waits for the message any more."""
-    _say(f"{entry.queue_id}: removed")
+    _say(f"{entry.queue_id}: removed", QMGR)
 
 
 def login(protocol: str, client: str, user: str, tls: bool) -> None:
     """Somebody proved who they are."""
-    _say(f"{protocol}: login: user=<{printable(user)}>, rip={client}{', TLS' if tls else ''}")
+    _say(f"{protocol}: login: user=<{printable(user)}>, rip={client}{', TLS' if tls else ''}", SMTPD)
 
 
 def login_failed(protocol: str, client: str, user: str, mechanism: str) -> None:
     """Somebody did not; ``user`` is what they called themselves."""
     _say(
         f"warning: unknown[{client}]: SASL {mechanism} authentication failed: {protocol}, "
-        f"user=<{printable(user, 100)}>"
+        f"user=<{printable(user, 100)}>",
+        SMTPD,
     )
 
 
@@ -112,7 +159,8 @@ def pop3_session(
     """A POP3 session that had logged in is over."""
     _say(
         f"pop3: {printable(reason)}: user=<{printable(user)}>, rip={client}, "
-        f"retr={retrieved}/{octets}, del={deleted}/{left}"
+        f"retr={retrieved}/{octets}, del={deleted}/{left}",
+        POP3,
     )
 
 
@@ -135,7 +183,7 @@ def misconfigured(what: str, queue_id: str) -> None:
 # -- where the lines go ------------------------------------------------------------------------
 
 
-def _through_the_logger(line: str) -> None:
+def _through_the_logger(line: str, program: str) -> None:
     log.info("{line}", line=line)
 
 
@@ -143,7 +191,7 @@ def _nothing() -> None:
     pass
 
 
-_say: Callable[[str], None] = _through_the_logger
+_say: Callable[[str, str], None] = _through_the_logger
 _last_words: Callable[[], None] = _nothing
 
 
@@ -151,7 +199,8 @@ def write_directly(publisher: LogPublisher, call_soon: Callable[[Callable[[], No
     """Write lines straight into the text file that ``publisher`` writes to, if that is all it does.
 
     Twisted's logger takes 70 to 110 µs of processor time for an event in a text file, three times
-    for each message; a line formatted here takes about 5.  The lines look the same, and all of one
+    for each message; a line formatted here takes about 5.  Lines have the form of a Postfix log (RFC 3339
+    time, host, ``postfix/program[pid]:``), so that programs which read those read ours, and all of one
     reactor turn are written at once: ``call_soon`` runs what it is given when the turn ends.  With
     any other observer (syslog, JSON, a test's) events keep going through the logger.  Whether it is
     so is the answer.
@@ -186,17 +235,21 @@ class _Lines:
         self._file = file
         self._call_soon = call_soon
         self._lines: list[str] = []
+        self._host = socket.gethostname().partition(".")[0] or "localhost"
         self._second = 0
-        self._prefix = ""
+        self._moment = ""
 
-    def add(self, line: str) -> None:
+    def add(self, line: str, program: str) -> None:
         now = int(time.time())
         if now != self._second:
             self._second = now
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S%z [mail#info] ", time.localtime(now))
+            moment = time.localtime(now)
+            zone = time.strftime("%z", moment)
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", moment)
+            self._moment = f"{stamp}{zone[:3]}:{zone[3:]} {self._host} postfix/"
         if not self._lines:
             self._call_soon(self.write)
-        self._lines.append(f"{self._prefix}{line}\n")
+        self._lines.append(f"{self._moment}{program}[{os.getpid()}]: {line}\n")
 
     def write(self) -> None:
         """Write what there is."""

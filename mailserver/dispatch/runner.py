@@ -233,7 +233,7 @@ class Runner(Service):
     def _attempt(
         self, lane: Lane, agent: IDeliveryAgent, entry: Entry, recipients: Sequence[Recipient]
     ) -> Deferred[bool]:
-        count = len(recipients)
+        count, began = len(recipients), self._now()
         lane.enter(entry, count)
 
         def left(result: object) -> object:
@@ -245,16 +245,22 @@ class Runner(Service):
 
         attempt: Deferred[Sequence[Outcome]] = agent.attempt(entry, recipients)
         attempt.addErrback(partial(_agent_failed, entry, recipients))
-        recorded: Deferred[bool] = attempt.addCallback(partial(self._record, entry, ()))
+        recorded: Deferred[bool] = attempt.addCallback(partial(self._record, entry, (), began=began))
         return recorded.addBoth(left)
 
     # -- outcomes --------------------------------------------------------------------------
 
-    def _record(self, entry: Entry, notices: Sequence[Notice], outcomes: Sequence[Outcome]) -> Deferred[bool]:
+    def _record(
+        self,
+        entry: Entry,
+        notices: Sequence[Notice],
+        outcomes: Sequence[Outcome],
+        began: float | None = None,
+    ) -> Deferred[bool]:
         """Whether one of the recipients still waits, once the outcomes are durable."""
         now = self._now()
         outcomes, reports = settle(self._ways, entry, outcomes, now)
-        maillog.attempted(entry, outcomes, now)
+        maillog.attempted(entry, outcomes, now, began)
         return self._keep(entry, outcomes, (*notices, *reports))
 
     def _keep(self, entry: Entry, outcomes: Sequence[Outcome], notices: Sequence[Notice]) -> Deferred[bool]:

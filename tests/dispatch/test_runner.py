@@ -380,7 +380,7 @@ class RunnerTests(TestCase):
 
     async def test_a_message_is_called_removed_only_when_nobody_waits(self) -> None:
         said: list[str] = []
-        self.patch(maillog, "_say", said.append)
+        self.patch(maillog, "_say", lambda line, program: said.append(line))
         self.remote.answer = delayed
         entry = await self.submit("bob@b.test", "ada@example.test")
         self.runner.accepted(entry)
