@@ -11,7 +11,9 @@ import attrs
 import pytest
 
 from mailserver import config
+from mailserver.admin.config import as_toml
 from mailserver.config import ConfigError, ConfigUnreadable, Settings, find, load, quick_start
+from mailserver.config.words import as_table
 
 
 def written(folder: Path, text: str) -> Path:
@@ -328,3 +330,49 @@ def test_a_route_may_be_a_table(tmp_path: Path) -> None:
     assert (smart.host, smart.port, smart.tls, smart.after) == ("smart.test", 587, "required", 2)
     assert smart.password_file == tmp_path / "secret"
     assert (own.host, own.source, own.ehlo) == ("", ("192.0.2.7",), "out.example.test")
+
+
+def test_what_is_shown_can_be_loaded(tmp_path: Path) -> None:
+    text = """
+hostname = "mx.a.test"
+[limits]
+exempt = ["10.0.0.0/8"]
+greet_wait = "2s"
+normalize = ["10.1.0.0/16"]
+connections = 0
+[policy]
+rules = ["a:b"]
+rules_folder = "r"
+greylist = "5m"
+[policy.block_lists]
+"zen.test=127.0.0.2/31" = -4
+[proxy]
+networks = ["10.2.0.0/16"]
+[tls]
+certificate = "c.pem"
+key = "k.pem"
+also = [{ certificate = "d.pem", key = "e.pem" }, { certificate = "f.pem", key = "g.pem" }]
+"""
+    (tmp_path / "one.toml").write_text(text)
+    settings = load(tmp_path / "one.toml")
+    (tmp_path / "two.toml").write_text(as_toml(as_table(settings)))
+    assert load(tmp_path / "two.toml") == settings
+    assert settings.tls is not None
+    assert settings.tls.also[1] == (tmp_path / "f.pem", tmp_path / "g.pem")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('[tls]\ncertificate = "c"\nkey = "k"\nalso = [{ certificate = "d" }]', "tls.also[0]"),
+        ('[policy]\nblock_lists = { "zen.test" = 0 }', 'policy.block_lists."zen.test"'),
+        ('[policy]\nrule_failure = "stop"', "policy.rule_failure"),
+        ('[limits]\ngreet_wait = "soon"', "limits.greet_wait"),
+        ("[limits]\nconnections = -1", "limits.connections"),
+    ],
+)
+def test_mistakes_at_the_door(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "one.toml").write_text(f'hostname = "mx.a.test"\n{line}\n')
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "one.toml")
+    assert told in str(caught.value)

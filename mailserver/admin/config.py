@@ -11,7 +11,6 @@ import click
 
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
-from mailserver.values.units import duration_text, octets_from
 
 if TYPE_CHECKING:
     from mailserver.config import Settings
@@ -44,6 +43,8 @@ def check(operator: Operator, as_json: bool) -> None:
 def show(operator: Operator, as_json: bool) -> None:
     """Print the whole configuration as it is in force, defaults included, as a file that could be used."""
     output = Output(as_json)
+    from mailserver.config.words import as_table
+
     table = as_table(operator.settings)
     output.text(as_toml(table), table)
 
@@ -63,39 +64,17 @@ def _deeper_mistakes(settings: Settings) -> Iterator[str]:
         from mailserver.certificates import CertificateError, read_pair
 
         try:
-            read_pair(settings.tls.certificate, settings.tls.key)
+            for files in ((settings.tls.certificate, settings.tls.key), *settings.tls.also):
+                read_pair(*files)
         except CertificateError as error:
             yield f"tls: {error}"
 
 
-def as_table(settings: Settings) -> dict[str, Any]:
-    """The settings in the words of the file: lengths of time and amounts with their units."""
-    import attrs
-
-    table = attrs.asdict(settings)
-    relay = table["relay"]
-    relay["retry"] = [duration_text(seconds) for seconds in relay["retry"]]
-    relay["warn_after"] = duration_text(relay["warn_after"])
-    relay["give_up_after"] = duration_text(relay["give_up_after"])
-    relay["trusted_networks"] = [str(network) for network in relay["trusted_networks"]]
-    relay["nameservers"] = list(relay["nameservers"])
-    relay["routes"] = dict(relay["routes"])
-    table["limits"]["message_size"] = _size_text(table["limits"]["message_size"])
-    table["submission"]["hold"] = duration_text(hold) if (hold := table["submission"]["hold"]) else ""
-    table["domains"] = list(table["domains"])
-    table["state"] = str(table["state"])
-    table["store"]["path"] = str(table["store"]["path"])
-    table["store"]["quotas"] = dict(table["store"]["quotas"])
-    table["tls"] = table["tls"] and {name: str(path) for name, path in table["tls"].items()}
-    return {key: value for key, value in table.items() if value is not None}
-
-
-def _size_text(octets: int) -> str | int:
-    """With the largest unit that loses nothing."""
-    for unit in ("GiB", "MiB", "KiB"):
-        if octets % octets_from(f"1 {unit}") == 0:
-            return f"{octets // octets_from(f'1 {unit}')} {unit}"
-    return octets
+def _value(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        tables = (", ".join(f"{_key(k)} = {_value(v)}" for k, v in item.items()) for item in value)
+        return f"[{', '.join(f'{{ {table} }}' for table in tables)}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_toml(table: dict[str, Any], name: str = "") -> str:
@@ -104,7 +83,7 @@ def as_toml(table: dict[str, Any], name: str = "") -> str:
     inner = {key: value for key, value in table.items() if isinstance(value, dict)}
     # JSON's strings, numbers, booleans and lists of them are also TOML's, but for DEL, which no setting has.
     lines = [f"[{name}]"] if name else []
-    lines += [f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    lines += [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
     blocks = ["\n".join(lines)] if len(lines) > bool(name) else []
     blocks += [as_toml(value, f"{name}.{key}" if name else key) for key, value in inner.items() if value]
     return "\n\n".join(blocks)

@@ -324,10 +324,8 @@ def test_config_show_prints_a_file_that_comes_to_the_same(run: Run, tmp_path: Pa
     again = CliRunner().invoke(main, ["-c", str(tmp_path / "again.toml"), "config", "show"])
     assert again.stdout == shown
     assert 'retry = ["5m", "10m", "20m", "40m", "1h20m", "2h40m", "4h"]' in shown
-    assert json.loads(run("config", "show", "--json").stdout)["limits"] == {
-        "message_size": "50 MiB",
-        "recipients": 1000,
-    }
+    limits = json.loads(run("config", "show", "--json").stdout)["limits"]
+    assert (limits["message_size"], limits["recipients"]) == ("50 MiB", 1000)
 
 
 def test_config_show_keeps_routes_and_sizes(tmp_path: Path) -> None:
