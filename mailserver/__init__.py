@@ -15,6 +15,10 @@
 ``access.py``         settings -> log-in
 ``submissions.py``    settings -> submission
 ``channel_binding.py`` what ties a log-in to its TLS connection
+``entrance.py``       settings -> what strangers may, and who decides on a recipient
+``connections.py``    the sessions of all listeners: how many, how long, and their end
+``proxies.py``        PROXY headers of load balancers
+``own_rules.py``      a user's own rules: by name, within a time
 ``login/``            twisted.cred for SMTP AUTH and POP3
 ``certificates.py``   certificate and key files -> TLS contexts
 ``listeners.py``      listening sockets, bound before privileges drop, or inherited
