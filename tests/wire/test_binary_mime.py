@@ -148,7 +148,7 @@ WORDS += [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.sampled_from(WORDS) | st.binary(max_size=4), max_size=30), st.data())
 def test_any_octets_in_any_cut_give_the_same(words: list[bytes], data: st.DataObject) -> None:
     octets = b"".join(words)
