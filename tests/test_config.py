@@ -376,3 +376,32 @@ def test_mistakes_at_the_door(tmp_path: Path, line: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "one.toml")
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("nameservers", "is_good"),
+    [
+        ('["127.0.0.1"]', True),
+        ('["127.0.0.1:5353", "[::1]:53", "::1"]', True),
+        ('["127.0.0.1", "192.0.2.53"]', False),
+        ('["2001:db8::53"]', False),
+        ("[]", False),
+    ],
+)
+def test_only_a_resolver_on_this_machine_is_believed(tmp_path: Path, nameservers: str, is_good: bool) -> None:
+    text = f"[relay]\ndnssec = true\nnameservers = {nameservers}\n"
+    if is_good:
+        assert load(written(tmp_path, text)).relay.dnssec
+        return
+    with pytest.raises(ConfigError, match=r"relay\.dnssec: needs a validating resolver on this machine"):
+        load(written(tmp_path, text))
+
+
+def test_safe_transport(tmp_path: Path) -> None:
+    relay = load(
+        written(tmp_path, 'state = "s"\n[relay]\nlost_tls = "delay"\nauthorities = "ca.pem"\n')
+    ).relay
+    assert (relay.mta_sts, relay.dnssec, relay.lost_tls, relay.tls_reports) == (True, False, "delay", True)
+    assert relay.authorities == tmp_path / "ca.pem"
+    with pytest.raises(ConfigError, match=r'relay\.lost_tls: found "wait"'):
+        load(written(tmp_path, '[relay]\nlost_tls = "wait"\n'))

@@ -135,10 +135,12 @@ class DemandsTests(SynchronousTestCase):
         assert self.dns.asked == ["_25._tcp.mx.b.test"]
 
     def test_a_failed_look_up_delays(self) -> None:
-        found = self.decide(SECURE, LookupDelayed("SERVFAIL"))
-        assert found.refused
-        assert found.status.startswith("4.7.")
-        assert found.failure == "dnssec-invalid"
+        # A policy of the other kind does not take its place: that would be a downgrade too.
+        for policies in (None, Policies("enforce", "mx.b.test"), Policies("testing", "mx.b.test")):
+            found = self.decide(SECURE, LookupDelayed("SERVFAIL"), policies)
+            assert found.refused
+            assert found.status.startswith("4.7.")
+            assert found.failure == "dnssec-invalid"
 
     def test_records_that_nobody_vouches_for_are_none(self) -> None:
         self.dns = DNS({"_25._tcp.mx.b.test": [USABLE]})
