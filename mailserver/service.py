@@ -27,7 +27,9 @@ from mailserver.certificates import (
 )
 from mailserver.config import Settings
 from mailserver.config.settings import Store
+from mailserver.deliver.drop import FOLDER as DROP
 from mailserver.deliver.mailbox import MailboxAgent
+from mailserver.deliver.pickup import Pickup, PickupPlace
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
@@ -179,6 +181,7 @@ class House:
         self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
         self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)
         self.runner = self._make_runner(self.spool)
+        self.pickup = self._make_pickup() if place.number == 0 else None
         self.orphans: dict[SqliteSpool, Runner] = {}
         self.queue_start = QueueStart(self.spool, self.bridge, settings.relay.etrn, time.monotonic)
         self._factories: list[SMTPReceiverFactory | Pop3Factory] = []
@@ -205,6 +208,8 @@ class House:
             self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
             self.submissions.open(self.spool, self.runner.accepted)
+            if self.pickup is not None:
+                self.pickup.open()
             if self._place.number == 0:
                 self._take_over_orphans()
         except (CertificateError, DirectoryUnavailable, SpoolUnusable) as error:
@@ -216,6 +221,8 @@ class House:
             ) from error
         self.workers.start()
         self.fetching.open()
+        if self.pickup is not None:
+            self.pickup.start()
         self.password_workers.start()
         self.certificate_watch.start()
         self.outgoing.start()
@@ -240,6 +247,8 @@ class House:
     async def end_sessions(self) -> None:
         """Say goodbye to clients; those in the middle of something may finish it."""
         await DeferredList([factory.stop() for factory in self._factories])
+        if self.pickup is not None:
+            await _wait(self.pickup.stop())
 
     def close(self) -> None:
         """Close what ``open`` opened, when nothing is under way any more."""
@@ -296,6 +305,19 @@ class House:
     def _mailbox_of(self, recipient: Recipient) -> IMailbox | None:
         answer = self.directory.resolve(recipient.address)
         return self.store.mailbox(answer.account) if isinstance(answer, LocalUser) else None
+
+    def _make_pickup(self) -> Pickup:
+        settings = self._settings
+        place = PickupPlace(
+            folder=settings.state / DROP,
+            hostname=settings.hostname,
+            most=settings.limits.message_size,
+            spool=self.spool,
+            directory=self.directory,
+            accepted=self.runner.accepted,
+            now=time.time,
+        )
+        return Pickup(place, self.disk, self.bridge, self.workers, self._reactor)
 
     def _make_spool(self, worker: int) -> SqliteSpool:
         return SqliteSpool(self._settings.state / SPOOL, self.disk, worker)
