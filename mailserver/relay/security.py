@@ -69,7 +69,10 @@ class TransportSecurity:
         if envelope.tls_optional and not envelope.require_tls:
             # The sender would rather have it delivered (RFC 8689 §4.3).
             return [_plain(key)] * len(exchanges)
-        policy = self._sts.policy(key) if self._sts is not None else None
+        if key.startswith("[") and not envelope.require_tls:
+            # An address literal has no records, and nobody to report to.
+            return [OPPORTUNISTIC] * len(exchanges)
+        policy = self._sts.policy(key) if self._sts is not None and not key.startswith("[") else None
         by_dane = self._resolver is not None and any(e.listed and e.authentic for e in exchanges)
         if by_dane or isinstance(policy, Deferred):
             return Deferred.fromCoroutine(self._ask(key, exchanges, envelope.require_tls, policy))
@@ -233,7 +236,7 @@ def _with_require_tls(security: Security, host: str, domain: str, exchange: Exch
         return replace(security, status=REQUIRETLS_STATUS, require_tls=True)
     if security.level is Level.VERIFIED and not security.watched:
         return replace(security, require_tls=True)
-    if exchange.listed or host == domain:
+    if (exchange.listed or host == domain) and not domain.startswith("["):
         return Security(Level.VERIFIED, WEBPKI, (host,), require_tls=True, policy=security.policy)
     return _refused_for_require_tls(
         f"nothing proves that {host} is a mail exchange of {domain} (DNSSEC or MTA-STS)"

@@ -194,6 +194,14 @@ class DemandsTests(SynchronousTestCase):
         assert found == OPPORTUNISTIC
         assert found.failure == "sts-policy-fetch-error"
 
+    def test_an_address_literal_is_nobodys_policy(self) -> None:
+        policies: Any = Policies("enforce", "mx.b.test")
+        security = TransportSecurity(None, policies)
+        literal = Exchange("[192.0.2.1]", 25, ("192.0.2.1",))
+        assert self.demanded(security, "[192.0.2.1]", literal) == [OPPORTUNISTIC]
+        (refused,) = self.demanded(security, "[192.0.2.1]", literal, REQUIRED)
+        assert refused.status == "5.7.30"
+
     # REQUIRETLS, TLS-Required ---------------------------------------------------------------------------
 
     def test_require_tls_with_dane_or_mta_sts(self) -> None:
