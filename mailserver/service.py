@@ -170,6 +170,7 @@ class House:
             settings.hostname,
             sweeps=place.number == 0,
             quota=quota_of(settings.store),
+            undelete_for=settings.store.undelete_for,
         )
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()

@@ -1,10 +1,10 @@
-"""``[store]``'s quotas: how much users and domains may keep, and what becomes of mail beyond it."""
+"""``[store]``: how much users and domains may keep, what becomes of mail beyond it, and of deleted mail."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailserver.config.kinds import DOMAIN, Kind, Wrong, whole
+from mailserver.config.kinds import DOMAIN, DURATION, Kind, Wrong, whole
 from mailserver.values.address import address_from, domain_key
 from mailserver.values.units import octets_from
 
@@ -60,3 +60,12 @@ def _answer(value: object) -> str:
 
 
 WHEN_FULL = Kind('"delay" or "refuse"', '"delay"', _answer)
+
+
+def _undelete(value: object) -> float:
+    if value in (0, "0", "") and value is not False:
+        return 0.0
+    return DURATION(value)
+
+
+UNDELETE = Kind("a length of time with its units, or 0", '"7d"', _undelete)

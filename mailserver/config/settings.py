@@ -30,7 +30,7 @@ from mailserver.config.kinds import (
 from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.pairs import PAIRS, Pair
 from mailserver.config.pop3 import Pop3
-from mailserver.config.quotas import COUNT, QUOTA, QUOTAS, WHEN_FULL
+from mailserver.config.quotas import COUNT, QUOTA, QUOTAS, UNDELETE, WHEN_FULL
 from mailserver.config.routes import ROUTES, RouteSettings
 from mailserver.config.submission import Submission
 
@@ -79,7 +79,8 @@ class Store:
     """Where mailboxes are, and the format of those whose account names none.
 
     ``quota`` octets and ``quota_messages`` for each user, 0 for no limit; ``quotas``: octets for one
-    address, or for a domain as ``@example.test``; ``when_full``: is mail delayed or returned at once?"""
+    address, or for a domain as ``@example.test``; ``when_full``: is mail delayed or returned at once? What POP3
+    deletes can be brought back for ``undelete_for`` seconds, 0 for not at all."""
 
     path: FilePath = Path("maildirs")
     format: Annotated[str, FORMAT] = "maildir"
@@ -87,6 +88,7 @@ class Store:
     quota_messages: Annotated[int, COUNT] = 0
     quotas: Annotated[Mapping[str, int], QUOTAS] = attrs.field(factory=dict)
     when_full: Annotated[str, WHEN_FULL] = "delay"
+    undelete_for: Annotated[float, UNDELETE] = 7 * 86400.0
 
 
 _RETRY = (300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 14400.0)

@@ -13,6 +13,7 @@ from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.maildir_maildrop import MaildirMaildrop
 from mailserver.store.maildrop import MaildropLock
 from mailserver.store.quota import MailboxQuota
+from mailserver.store.trash import bring_back_maildir
 
 LOCK_NAME = "maildrop.lock"
 
@@ -22,8 +23,9 @@ _SIZES_REMEMBERED = 100_000
 class Maildirs:
     """What all Maildirs of one store share: the writer, the thread that syncs, counted sizes."""
 
-    def __init__(self, disk: Disk, hostname: str, at_once: bool) -> None:
+    def __init__(self, disk: Disk, hostname: str, at_once: bool, undelete: bool = False) -> None:
         self.disk = disk
+        self.undelete = undelete
         self.writer = MaildirWriter(disk, hostname)
         self.batches = MaildirBatches(disk, self.writer, at_once)
         self._sizes: dict[str, dict[str, int]] = {}
@@ -54,6 +56,19 @@ class MaildirMailbox:
         """See ``IMailbox``."""
         return self._quota is not None and self._quota.over()
 
+    def undelete(self, since: float) -> int:
+        """Bring back what POP3 has deleted since then; how many messages. Blocks.
+
+        Raises:
+            MailboxUnavailable: the folders are not ours to use.
+            OSError: the disk's own reason; each message is here or still in the trash.
+        """
+        self._shared.writer.prepare(self._path)
+        count = bring_back_maildir(self._shared.disk, self._path, since)
+        if count and self._quota is not None:
+            self._quota.forget()
+        return count
+
     def maildrop(self) -> IMaildrop:
         """See ``IMailbox``; folders that are not ours to use are ``OSError`` too."""
         try:
@@ -63,7 +78,12 @@ class MaildirMailbox:
         lock = MaildropLock(f"{self._path}/{LOCK_NAME}")
         try:
             return MaildirMaildrop(
-                self._shared.disk, self._path, lock, self._shared.sizes(self._path), self._quota
+                self._shared.disk,
+                self._path,
+                lock,
+                self._shared.sizes(self._path),
+                self._quota,
+                self._shared.undelete,
             )
         except BaseException:
             lock.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import FileIO
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from mailserver.store.maildirsize import stored_octets
 from mailserver.store.maildrop import Maildrop, MaildropLock, unique_id
 from mailserver.store.octets import READ_OCTETS, CrlfCount, open_regular, to_crlf
 from mailserver.store.quota import MailboxQuota
+from mailserver.store.trash import new_folder
 
 T = TypeVar("T")
 
@@ -46,11 +48,13 @@ class MaildirMaildrop(Maildrop):
         lock: MaildropLock,
         sizes: dict[str, int],
         quota: MailboxQuota | None = None,
+        undelete: bool = False,
     ) -> None:
         """``sizes`` remembers what was counted for names without ``,W=``, over all sessions."""
         self._disk = disk
         self._mailbox = mailbox
         self._quota = quota
+        self._undelete = undelete
         self._messages: list[_Message] = []
         listings: list[Listing] = []
         for message in sorted(_scan(mailbox)):
@@ -69,6 +73,9 @@ class MaildirMaildrop(Maildrop):
         failed = 0
         gone: list[str] = []
         folders: dict[str, int] = {}
+        if self._undelete:
+            with suppress(OSError):  # a full disk must not keep anybody from making room
+                self._keep(indexes)
         for index in indexes:
             try:
                 self._found(index, self._disk.remove)
@@ -98,6 +105,14 @@ class MaildirMaildrop(Maildrop):
         else:
             quota.forget()
 
+    def _keep(self, indexes: list[int]) -> None:
+        """A second name in the trash for each, durably; before the first one goes."""
+        trash = new_folder(self._disk, self._mailbox)
+        for index in indexes:
+            with suppress(FileNotFoundError):
+                self._found(index, lambda path: self._disk.link(path, f"{trash}/{_base(path)}"))
+        self._disk.sync_folder(trash)
+
     def _found(self, index: int, use: Callable[[str], T]) -> T:
         """``use`` on the message's path, after a look for its new one if a reader has renamed it."""
         message = self._messages[index]
@@ -110,6 +125,10 @@ class MaildirMaildrop(Maildrop):
                         self._messages[index] = message._replace(path=f"{self._mailbox}/{folder}/{name}")
                         return use(self._messages[index].path)
             raise
+
+
+def _base(path: str) -> str:
+    return os.path.basename(path).partition(":")[0]
 
 
 def _scan(mailbox: str) -> list[_Message]:

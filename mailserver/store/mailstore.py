@@ -14,6 +14,7 @@ from mailserver.store.paths import MBOX, mailbox_path
 from mailserver.store.quota import DomainUsage, MailboxQuota, QuotaLimits
 from mailserver.store.quota_notice import quota_notice
 from mailserver.store.sweep import Sweeper, sweep_tmp
+from mailserver.store.trash import sweep_trash
 from mailserver.values.account import Account
 from mailserver.values.address import domain_key
 
@@ -31,6 +32,7 @@ class MailStore:
     reactor, since no file is then made while a sync runs (``batches.py``).  ``patience`` is how many
     seconds an mbox may stay locked by somebody else before its deliveries are given up for now.
     ``sweeps``: whether it looks for what is left behind; one of several processes does.
+    ``undelete_for``: seconds for which what POP3 deletes can be brought back.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class MailStore:
         patience: float = 10.0,
         sweeps: bool = False,
         quota: QuotaLimits | None = None,
+        undelete_for: float = 0.0,
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is not a mailbox format; expected one of {', '.join(FORMATS)}")
@@ -51,9 +54,10 @@ class MailStore:
         self._format = format
         self._disk = disk
         self._hostname = hostname
-        self._maildirs = Maildirs(disk, hostname, at_once)
-        self._mbox_deliveries = MboxDeliveries(disk, patience)
+        self._maildirs = Maildirs(disk, hostname, at_once, undelete_for > 0)
+        self._mbox_deliveries = MboxDeliveries(disk, patience, undelete_for > 0)
         self._mailboxes: dict[Account, IMailbox] = {}
+        self._undelete_for = undelete_for
         self._quota = quota or QuotaLimits()
         self._quotas: dict[str, MailboxQuota] = {}
         self._domains: dict[str, DomainUsage] = {}
@@ -77,6 +81,17 @@ class MailStore:
         self._maildirs.batches.stop()
         self._mbox_deliveries.stop()
 
+    def undelete(self, account: Account, since: float) -> int:
+        """Bring back what POP3 has deleted from the account's mailbox; how many messages. Blocks.
+
+        Raises:
+            MailboxUnavailable: the mailbox is not ours to use, or is kept locked.
+            OSError: the disk's own reason; nothing is lost.
+        """
+        mailbox = self.mailbox(account)
+        assert isinstance(mailbox, MaildirMailbox | MboxMailbox)
+        return mailbox.undelete(since)
+
     def mailbox(self, account: Account) -> IMailbox:
         """The account's mailbox; nothing is made on the disk before the first delivery or log-in."""
         mailbox = self._mailboxes.get(account)
@@ -92,6 +107,7 @@ class MailStore:
 
     def _sweep(self, path: str, now: float) -> None:
         sweep_tmp(path, now)
+        sweep_trash(path, now - self._undelete_for)
 
     def _make(self, account: Account) -> IMailbox:
         path = mailbox_path(self._root, account.address)

@@ -23,7 +23,7 @@ from mailserver.promise import Promise
 from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import MaildropLock
 from mailserver.store.mbox_file import Region, find_copies, message_pieces, separator
-from mailserver.store.mbox_maildrop import MboxMaildrop
+from mailserver.store.mbox_maildrop import MboxMaildrop, bring_back_mbox
 from mailserver.store.mbox_rewrite import rewrite_without
 from mailserver.store.paths import MAILDROP_LOCK
 from mailserver.store.quota import MailboxQuota
@@ -40,8 +40,9 @@ _Waiting = tuple[Delivery, "Future[None]", "MailboxQuota | None"]
 class MboxDeliveries:
     """Takes deliveries from any thread; those for one mbox are made in order, under one lock."""
 
-    def __init__(self, disk: Disk, patience: float) -> None:
+    def __init__(self, disk: Disk, patience: float, undelete: bool = False) -> None:
         self.disk = disk
+        self.undelete = undelete
         self.locks = MboxLocks(patience)
         self._threads: ThreadPoolExecutor | None = None
         self._waiting: dict[str, deque[_Waiting]] = {}
@@ -214,12 +215,28 @@ class MboxMailbox:
         """See ``IMailbox``."""
         return self._quota is not None and self._quota.over()
 
+    def undelete(self, since: float) -> int:
+        """Bring back what POP3 has deleted since then; how many messages. Blocks.
+
+        Raises:
+            MailboxUnavailable: somebody else keeps the mbox locked.
+            OSError: the disk's own reason; what was not brought back is still in the trash.
+        """
+        with self._shared.locks.hold(self._path) as held:
+            if held.fd < 0:
+                self._shared.disk.create(held.path).close()
+                held.adopt(held.path)
+                self._shared.disk.sync_folder(os.path.dirname(held.path))
+            return bring_back_mbox(self._shared.disk, held, since)
+
     def maildrop(self) -> IMaildrop:
         """See ``IMailbox``; an mbox that a delivery or another program keeps locked is ``OSError``."""
         self._shared.disk.make_folder(os.path.dirname(self._path))
         lock = MaildropLock(self._path + MAILDROP_LOCK)
         try:
-            return MboxMaildrop(self._shared.disk, self._shared.locks, self._path, lock)
+            return MboxMaildrop(
+                self._shared.disk, self._shared.locks, self._path, lock, self._shared.undelete
+            )
         except MailboxUnavailable as error:
             lock.release()
             raise OSError(str(error)) from error

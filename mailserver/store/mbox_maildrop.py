@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from typing import NamedTuple
 
 from mailserver.durable import Disk
 from mailserver.interfaces import Listing, MailboxUnavailable
-from mailserver.store.locks import MboxLocks
+from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import Maildrop, MaildropLock
 from mailserver.store.mbox_file import Region, is_quoted, regions
 from mailserver.store.mbox_rewrite import rewrite_without
 from mailserver.store.mboxrd import unquoted
 from mailserver.store.octets import CrlfCount, open_regular, pieces_of, to_crlf
 from mailserver.store.status_fields import CHANGING_FIELDS, without_fields
+from mailserver.store.trash import append_copies, copy_regions, deleted_mboxes
 
 _ID_OCTETS = 20
 _HEADER_OCTETS = 64 * 1024
@@ -38,8 +40,12 @@ class MboxMaildrop(Maildrop):
     Deliveries of ours are never equal: their trace fields differ.
     """
 
-    def __init__(self, disk: Disk, locks: MboxLocks, path: str, lock: MaildropLock) -> None:
+    def __init__(
+        self, disk: Disk, locks: MboxLocks, path: str, lock: MaildropLock, undelete: bool = False
+    ) -> None:
+        """``undelete``: whether what is removed goes to the trash."""
         self._disk = disk
+        self._undelete = undelete
         self._locks = locks
         self._path = path
         self._fd = -1
@@ -82,9 +88,32 @@ class MboxMaildrop(Maildrop):
                 if identity in wanted
             ]
             if going:
+                if self._undelete:
+                    self._keep(held, going)
                 rewrite_without(self._disk, held, going)
             removed = len(indexes)
         return len(indexes) - removed
+
+    def _keep(self, held: HeldMbox, going: list[Region]) -> None:
+        try:
+            copy_regions(self._disk, held, going)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # a full disk must not keep anybody from making room
+
+
+def bring_back_mbox(disk: Disk, held: HeldMbox, since: float) -> int:
+    """Append what the trash has since then and the locked mbox has not; how many messages."""
+    there = {message.digest for message in _messages(held.fd, held.size)}
+    count = 0
+    for path, fd in deleted_mboxes(held.path, since):
+        missing = [m for m in _messages(fd, os.fstat(fd).st_size) if m.digest not in there]
+        if missing:
+            append_copies(disk, held, fd, [message.region for message in missing])
+            count += len(missing)
+            there.update(message.digest for message in missing)
+        disk.remove(path)
+    return count
 
 
 def _state(fd: int) -> tuple[int, int]:

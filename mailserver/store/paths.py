@@ -11,11 +11,12 @@ MBOX = ".mbox"
 DOTLOCK = ".lock"
 REWRITE = ".rewrite"
 MAILDROP_LOCK = ".maildrop"
+TRASH = ".trash"
 
 _LONGEST = 180  # octets; with the longest suffix of ours it stays below the 255 of every file system
 _JOINERS = "‌‍"  # Persian and Indic spelling needs them
 # A local part with such an end would take the place of somebody's mbox or of its locks.
-_OURS = (MBOX, DOTLOCK, REWRITE, MAILDROP_LOCK)
+_OURS = (MBOX, DOTLOCK, REWRITE, MAILDROP_LOCK, TRASH)
 
 
 def segment(name: str) -> str:

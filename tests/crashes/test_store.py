@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,44 @@ def fates() -> Iterator[tuple[str, Fate]]:
         yield f"chance {seed}", by_chance(seed)
 
 
+@pytest.mark.parametrize("format", ["maildir", "mbox"])
+def test_a_power_cut_while_messages_go_to_the_trash(tmp_path: Path, format: str) -> None:
+    """Whatever was deleted can be brought back, once, and nothing is lost on the way."""
+    kind = f"{format} with trash"
+    root, copy = tmp_path / "mail", tmp_path / "copy"
+    notes = record(root, kind, removing)
+    for point in range(1, len(notes) + 1):
+        done = acknowledged(notes[:point])
+        if "removal begins" not in done:
+            continue
+        for name, fate in islice(fates(), 10):
+            build(state_after(notes[:point], fate), root, copy)
+            disk, store = lossy_store(copy, kind)
+            store.start()
+            store.undelete(ADA, 0.0)
+            owed = [number for number in range(1, 6) if f"message {number}" not in done]
+            for future in [store.mailbox(ADA).deliver(message(number, repeated=True)) for number in owed]:
+                future.result(SOON)
+            with opened(store.mailbox(ADA)) as drop:
+                count = Counter(contents(drop))
+                assert len({listing.unique_id for listing in drop.listings}) == len(drop.listings)
+            store.stop()
+            disk.close()
+            state = f"{kind}, {name}, after {notes[point - 1]}"
+            assert count == Counter(sent_form(message(number)) for number in range(1, 6)), state
+            shutil.rmtree(copy)
+
+
 def lossy_store(root: Path, kind: str) -> tuple[LossyDisk, MailStore]:
     disk = LossyDisk(root, whole_filesystem="without" not in kind)
     return disk, MailStore(
-        root, kind.split()[0], disk, "mx.example.test", at_once="thread" not in kind, patience=SOON
+        root,
+        kind.split()[0],
+        disk,
+        "mx.example.test",
+        at_once="thread" not in kind,
+        patience=SOON,
+        undelete_for=60.0 if "trash" in kind else 0.0,
     )
 
 

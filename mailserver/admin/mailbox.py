@@ -1,0 +1,88 @@
+"""``mailserver mailbox``: mail at rest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner
+from mailserver.admin.output import Output, json_option
+from mailserver.values.account import Account, LocalUser
+from mailserver.values.address import Address
+from mailserver.values.units import seconds_from
+
+if TYPE_CHECKING:
+    from mailserver.store.mailstore import MailStore
+
+
+@click.group(epilog="Example: mailserver mailbox undelete ada@example.test")
+def mailbox() -> None:
+    """Bring back deleted mail."""
+
+
+@mailbox.command(epilog="Example: mailserver mailbox undelete ada@example.test --since 2h")
+@click.argument("address", type=ADDRESS)
+@click.option(
+    "--since", metavar="TIME", default="", help="Only what was deleted so long ago or later, as 2h or 3d."
+)
+@json_option
+@click.pass_obj
+def undelete(operator: Operator, address: Address, since: str, as_json: bool) -> None:
+    """Bring back what POP3 has deleted from the mailbox of ADDRESS. Works while the server runs.
+
+    What comes back keeps its unique id: a client that has fetched it before does not fetch it again.
+    """
+    from mailserver.interfaces import MailboxUnavailable
+
+    output = Output(as_json)
+    try:
+        earliest = time.time() - seconds_from(since) if since else 0.0
+    except ValueError as error:
+        raise click.UsageError(f"{error}.", click.get_current_context()) from None
+    account = account_of(operator, address)
+    with store(operator) as opened:
+        try:
+            count = opened.undelete(account, earliest)
+        except MailboxUnavailable as error:
+            raise Refusal(os.EX_TEMPFAIL, str(error)) from error
+    output.done(
+        f"{count} messages are back in the mailbox of {address}", address=str(address), messages=count
+    )
+
+
+def account_of(operator: Operator, address: Address) -> Account:
+    """Whose mailbox it is; a ``Refusal`` when nobody has it."""
+    with operator.directory() as directory:
+        found = directory.resolve(address)
+    if not isinstance(found, LocalUser):
+        raise Refusal(os.EX_NOUSER, f"there is no user {address}; see mailserver user list")
+    return found.account
+
+
+@contextmanager
+def store(operator: Operator) -> Iterator[MailStore]:
+    """The store as the server has it, for calls that block."""
+    from mailserver.durable import Disk
+    from mailserver.store.mailstore import MailStore
+
+    settings = operator.settings
+    become_owner(settings.store.path)
+    disk = Disk()
+    opened = MailStore(
+        settings.store.path,
+        settings.store.format,
+        disk,
+        settings.hostname,
+        undelete_for=settings.store.undelete_for,
+    )
+    opened.start()
+    try:
+        yield opened
+    finally:
+        opened.stop()
+        disk.close()
