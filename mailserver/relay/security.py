@@ -15,6 +15,7 @@ from mailserver.relay.mta_sts import MTASTS
 from mailserver.relay.protection import (
     DANE,
     MTA_STS,
+    OPPORTUNISTIC,
     TLSA,
     WEBPKI,
     Level,
