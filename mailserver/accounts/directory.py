@@ -401,7 +401,8 @@ class SqliteDirectory:
                 continue
             seen.add(key)
             answer = self._resolve(current)
-            if isinstance(answer, LocalUser | Elsewhere):
+            # The alias's own name is a loop also while a user's detail answers to it.
+            if key != self._key(alias) and isinstance(answer, LocalUser | Elsewhere):
                 continue
             if self._is_or_has_detail_of(alias, key):
                 raise AliasLoop(f"{alias} would lead back to itself through {target}")

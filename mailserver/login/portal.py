@@ -38,7 +38,8 @@ def make_portal(
     those that check passwords shall not keep them waiting.
     """
     portal = Portal(
-        MailRealm(openers or workers, maildrop_of), [DirectoryChecker(directory, workers, verify, dummy_hash, clock)]
+        MailRealm(openers or workers, maildrop_of),
+        [DirectoryChecker(directory, workers, verify, dummy_hash, clock)],
     )
     if verifiers is not None:
         portal.registerChecker(ScramChecker(verifiers))
