@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailserver.admin.history import history
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner
 from mailserver.admin.output import Output, json_option
 from mailserver.values.account import Account, LocalUser
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @click.group(epilog="Example: mailserver mailbox undelete ada@example.test")
 def mailbox() -> None:
-    """Bring back deleted mail."""
+    """Bring back deleted mail; see who fetched and deleted what."""
+
+
+mailbox.add_command(history)
 
 
 @mailbox.command(epilog="Example: mailserver mailbox undelete ada@example.test --since 2h")
