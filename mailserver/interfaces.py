@@ -325,7 +325,7 @@ class ITokenChecker(Interface):
     ``scope``, ``openid-configuration``.
     """
 
-    def user_of(token: str, username: str) -> str | None | Deferred[str | None]:
+    def user_of(token: str, username: str) -> str | Deferred[str | None] | None:
         """The login name whom ``token`` speaks for, or ``None`` for a token that is not good.
 
         ``username`` is who the client says it is, ``""`` when it says nothing; the name given

@@ -79,8 +79,8 @@ class Store:
     """Where mailboxes are, and the format of those whose account names none.
 
     ``quota`` octets and ``quota_messages`` for each user, 0 for no limit; ``quotas``: octets for one
-    address, or for a domain as ``@example.test``; ``when_full``: is mail delayed or returned at once? What POP3
-    deletes can be brought back for ``undelete_for`` seconds, 0 for not at all."""
+    address, or for a domain as ``@example.test``; ``when_full``: is mail delayed or returned at once?
+    What POP3 deletes can be brought back for ``undelete_for`` seconds, 0 for not at all."""
 
     path: FilePath = Path("maildirs")
     format: Annotated[str, FORMAT] = "maildir"
