@@ -55,14 +55,6 @@ def accepted(entry: Entry, session: SessionFacts) -> None:
     )
 
 
-def dropped(entry: Entry, uid: int) -> None:
-    """A local user's message was taken from the drop folder."""
-    _say(
-        f"{entry.queue_id}: uid={uid}, from=<{printable(str(entry.envelope.reverse_path))}>, "
-        f"size={entry.content.size}, nrcpt={len(entry.envelope.recipients)}"
-    )
-
-
 def notice_spooled(entry: Entry, about: Entry) -> None:
     """A report of our own about ``about`` is in the spool."""
     _say(f"{about.queue_id}: sender delivery status notification: {entry.queue_id}", BOUNCE)

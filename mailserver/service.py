@@ -17,7 +17,7 @@ from mailserver import maillog
 from mailserver.access import Access
 from mailserver.accounts import passwords
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
-from mailserver.accounts.secrets import secrets_of
+from mailserver.answers import control_of
 from mailserver.certificates import (
     CertificateError,
     CertificateWatch,
@@ -109,6 +109,7 @@ class MailServer(MultiService):
             self.privilegedStartService()  # `twist` never calls it
         house = House(self._settings, self._reactor, self._routes, self._place, self._listening)
         house.open()
+        house.control.setServiceParent(self)  # type: ignore[no-untyped-call]
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
         for runner in house.runners:
@@ -178,6 +179,7 @@ class House:
         self.fetching = Fetching(settings, self.workers, reactor)
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
+        self.control = control_of(state, reactor, self.relay, settings.hostname, place.number)
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
         self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
         self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)

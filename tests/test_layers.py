@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mailserver"
 
 FLOORS = {
-    1: {"values", "durable", "threads", "sockets", "channel_binding"},
+    1: {"values", "durable", "threads", "sockets", "promise", "channel_binding", "control_client"},
     2: {"wire", "interfaces", "maillog", "config", "connections"},
     3: {"accounts", "policy", "spool", "store"},
     4: {
@@ -23,8 +23,9 @@ FLOORS = {
         "supervisor",
         "proxies",
         "own_rules",
+        "control",
     },
-    5: {"tap", "service", "entrance", "access", "submissions", "fetching", "outgoing", "admin", "processes", "worker"},
+    5: {"tap", "service", "entrance", "access", "submissions", "fetching", "outgoing", "answers", "welcome", "admin", "processes", "worker"},
 }
 ON_FLOOR_5 = {
     ("tap", "service"),
@@ -38,6 +39,8 @@ ON_FLOOR_5 = {
     ("service", "fetching"),
     ("service", "submissions"),
     ("service", "outgoing"),
+    ("service", "answers"),
+    ("service", "welcome"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

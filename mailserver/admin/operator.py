@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -112,6 +112,24 @@ def become_owner(folder: Path) -> None:
         os.setgroups([owner.st_gid])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
+
+
+def ask_server(operator: Operator, name: str, **fields: Any) -> Any:
+    """Ask the running server; with several workers, the first of them.
+
+    Raises:
+        Refusal: it does not run, or says why it has no answer.
+    """
+    from mailserver.control_client import NoServer, Refused, ask
+
+    state = operator.settings.state
+    become_owner(state)
+    try:
+        return ask(state, name, **fields)
+    except NoServer as error:
+        raise Refusal(os.EX_UNAVAILABLE, f"the server does not answer ({error}); is it running?") from error
+    except Refused as error:
+        raise Refusal(os.EX_DATAERR, str(error)) from error
 
 
 class AddressType(click.ParamType[Address]):

@@ -12,8 +12,18 @@ from typing import Any
 
 import click
 
-from mailserver.admin.operator import ADDRESS, WHO_MAY, Operator, Refusal, become_owner, confirm, yes_option
+from mailserver.admin.operator import (
+    ADDRESS,
+    WHO_MAY,
+    Operator,
+    Refusal,
+    ask_server,
+    become_owner,
+    confirm,
+    yes_option,
+)
 from mailserver.admin.output import Output, json_option
+from mailserver.admin.tried import attempt_lines, why_page
 from mailserver.spool.inspection import QueuedEntry, QueuedRecipient, QueueInspection
 from mailserver.spool.schema import NEVER, SpoolUnusable
 from mailserver.values.address import Address, address_from
@@ -63,6 +73,7 @@ def show(operator: Operator, id_: str, content: bool, as_json: bool) -> None:
             sys.stdout.buffer.flush()
             return
         fields = _fields(entry, inspection.server_runs, time.time())
+        fields["tried"] = inspection.attempts(number)
         fields["header"] = _header(entry.content)
     output.text(_page(fields), fields)
 
@@ -93,6 +104,17 @@ def retry(operator: Operator, what: str | None, everything: bool, as_json: bool)
         raise Refusal(os.EX_NOUSER, f"nobody waits for {what}; `mailserver queue list` shows who does")
     when = "now" if runs else "when the server starts"
     output.done(f"{count} recipient{'s' * (count != 1)} will be tried {when}", recipients=count)
+
+
+@queue.command(epilog="Example: mailserver queue why partner.test")
+@click.argument("domain", metavar="DOMAIN")
+@json_option
+@click.pass_obj
+def why(operator: Operator, domain: str, as_json: bool) -> None:
+    """Tell why mail for a domain waits: its hosts, their window, memory and policy, and the last dialogue."""
+    output = Output(as_json)
+    told = ask_server(operator, "why", domain=domain)
+    output.text(why_page(told), told)
 
 
 sender_option = click.option(
@@ -359,6 +381,8 @@ def _page(fields: dict[str, Any]) -> str:
             lines.append(f"          after {recipient['attempts']} attempts: {recipient['reason']}")
     if (hidden := fields["recipient_count"] - len(fields["recipients"])) > 0:
         lines.append(f"          and {hidden} more")
+    for attempt in fields["tried"]:
+        lines += ["", *attempt_lines(attempt)]
     return "\n".join([*lines, "", fields["header"].expandtabs()])
 
 

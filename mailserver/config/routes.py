@@ -10,8 +10,7 @@ from typing import Any
 
 import attrs
 
-from mailserver.config import kinds
-from mailserver.config.kinds import Kind, Wrong, shown
+from mailserver.config.kinds import DOMAIN, NAME, ROUTE, TEXT_PATH, Kind, Wrong, shown, whole
 
 TLS_WORDS = ("none", "opportunistic", "encrypted", "required", "implicit")
 
@@ -39,7 +38,7 @@ def _host(value: object) -> str:
     try:
         return str(ip_address(value))
     except ValueError:
-        return value if value == "localhost" else str(kinds.NAME(value))
+        return value if value == "localhost" else str(NAME(value))
 
 
 def _tls(value: object) -> str:
@@ -67,19 +66,19 @@ def _addresses(value: object) -> tuple[str, ...]:
     return tuple(_address(one) for one in listed)
 
 
-_PORT = Kind("a port from 1 to 65535", "587", kinds.whole(1, 65535))
+_PORT = Kind("a port from 1 to 65535", "587", whole(1, 65535))
 _KEYS: dict[str, Kind[Any]] = {
     "host": Kind("a host's name or IP address", '"smart.test"', _host),
     "port": _PORT,
     "tls": Kind("one of " + ", ".join(f'"{word}"' for word in TLS_WORDS), '"required"', _tls),
-    "certificate_name": kinds.NAME,
+    "certificate_name": NAME,
     "user": Kind("a user's name", '"ada"', _user),
-    "password_file": kinds.TEXT_PATH,
+    "password_file": TEXT_PATH,
     "source": Kind("an IP address of this machine, or a list of two", '"192.0.2.7"', _addresses),
-    "ehlo": kinds.NAME,
-    "after": Kind("a number of attempts", "3", kinds.whole(0, 1000)),
-    "concurrency": Kind("a number of sessions", "20", kinds.whole(1, 1000)),
-    "messages_per_minute": Kind("a number of messages, 0 for no limit", "60", kinds.whole(0, 1_000_000)),
+    "ehlo": NAME,
+    "after": Kind("a number of attempts", "3", whole(0, 1000)),
+    "concurrency": Kind("a number of sessions", "20", whole(1, 1000)),
+    "messages_per_minute": Kind("a number of messages, 0 for no limit", "60", whole(0, 1_000_000)),
 }
 
 
@@ -100,9 +99,7 @@ def routes_from(value: object) -> Mapping[str, str | RouteSettings]:
     return routes
 
 
-def _told(
-    sentences: list[tuple[str, str]], suffix: str, read: Callable[[Any], Any], value: object
-) -> Any:
+def _told(sentences: list[tuple[str, str]], suffix: str, read: Callable[[Any], Any], value: object) -> Any:
     try:
         return read(value)
     except Wrong as wrong:
@@ -115,7 +112,7 @@ def _check_key(key: str) -> None:
     if key == "*":
         return
     try:
-        kinds.DOMAIN(key.rpartition("@")[2])
+        DOMAIN(key.rpartition("@")[2])
     except Wrong:
         what = 'not a domain; the key of a route is a domain, a sender or "*"'
         raise Wrong([("", what)]) from None
@@ -123,7 +120,7 @@ def _check_key(key: str) -> None:
 
 def _hop(value: object) -> str | RouteSettings:
     if not isinstance(value, dict):
-        return kinds.ROUTE(value)
+        return ROUTE(value)
     sentences: list[tuple[str, str]] = []
     given: dict[str, Any] = {}
     for key, one in value.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,6 +37,7 @@ ADDRESSES = 5
 """Addresses tried in one attempt; RFC 5321 §5.1 asks for two at least."""
 DRAIN_SECONDS = 20.0
 """How long ``stop`` lets transactions finish."""
+REMEMBERED_DIALOGUES = 1000
 TURNS = 4
 """How often a message that was turned away because too many of us were there waits in line again."""
 
@@ -102,6 +104,8 @@ class RelayAgent:
         self.dialler = Dialler(reactor, tls or ClientTLS(), HostMemory(reactor))
         self._demands = demands
         self._in_thread = in_thread
+        self.last: OrderedDict[Key, dict[str, Any]] = OrderedDict()
+        """The last attempt at each destination that went wrong, for who asks."""
         self._now = now
         self._stopping = False
 
@@ -264,6 +268,7 @@ class RelayAgent:
             self._demands.refused(tried.candidate.security, target.host, target.address)
         if tried.session is not None:
             batch.tried.append(tried.session.attempt(self._at(tried.session), ended.reason))
+            self._remember(batch)
         if not tried.avoided and ended.stage is not Stage.AUTH:
             batch.news, batch.reason = News.BAD, ended.reason
 
@@ -325,6 +330,8 @@ class RelayAgent:
         batch.tried.append(session.attempt(self._now() - (self._reactor.seconds() - batch.began), words))
         facts = Facts(max(0.0, ready - batch.began), sending, session.uses, tuple(batch.tried))
         self._learn(batch, ended)
+        if _refused_any(ended):
+            self._remember(batch)
         refused = next((r for r in ended.replies if r is not None), None)
         if is_done and _is_for_the_next(session, ended.replies) and refused is not None:
             # 4yz to MAIL is about this host and not about a recipient: the next exchange is asked.
@@ -355,6 +362,12 @@ class RelayAgent:
             return entry.content, entry.envelope
         return await fitted_content(entry, extensions, self._reactor, self._in_thread)
 
+    def _remember(self, batch: _Batch) -> None:
+        self.last[batch.key] = batch.tried[-1].fields()
+        self.last.move_to_end(batch.key)
+        if len(self.last) > REMEMBERED_DIALOGUES:
+            self.last.popitem(last=False)
+
     def _learn(self, batch: _Batch, ended: TransactionDone | SessionEnded) -> None:
         """Whether the destination wants less of us: by its own word, or by ending sessions."""
         if isinstance(ended, SessionEnded):
@@ -384,6 +397,13 @@ class RelayAgent:
             else:
                 session.close()
         await _together([_gone(session) for session in remaining])
+
+
+def _refused_any(ended: TransactionDone | SessionEnded) -> bool:
+    """Whether a transaction was anything but well."""
+    if isinstance(ended, SessionEnded):
+        return True
+    return any(reply is None or reply.code >= 400 for reply in ended.replies)
 
 
 def _slows(reply: Reply) -> bool:

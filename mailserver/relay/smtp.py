@@ -190,9 +190,10 @@ class SMTPSession(Protocol):
         return self._handshake
 
     def send(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content | None
     ) -> Deferred[TransactionDone | SessionEnded]:
-        """One transaction. Never fails; a session that has ended says so at once."""
+        """One transaction, without content only its questions. Never fails; a session that has ended says so
+        at once."""
         if not self.usable:
             return succeed(SessionEnded(Stage.IDLE, "the session had ended"))
         waiting: Deferred[TransactionDone | SessionEnded] = Deferred()
@@ -205,7 +206,8 @@ class SMTPSession(Protocol):
             self._since = self._connected_at = self._opened_at = now
             self._dialogue.clear()
         self.uses += 1
-        self._machine.begin(envelope, recipients, content.size, envelope.require_tls)
+        size = content.size if content is not None else None
+        self._machine.begin(envelope, recipients, size, envelope.require_tls)
         self._flush()
         self._arm()
         return waiting

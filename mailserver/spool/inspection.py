@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mailserver.durable import Disk
 from mailserver.spool.content import ContentReader, StoredContent
@@ -118,6 +120,15 @@ class QueueInspection:
             if found is not None:
                 return found
         return None
+
+    def attempts(self, number: int) -> list[dict[str, Any]]:
+        """What was tried for one message and is still remembered, the oldest first: fields as
+        ``values.attempt.Attempt.fields`` gives them, and the recipients' numbers."""
+        found: list[dict[str, Any]] = []
+        for spool in self._spools:
+            with _told(spool.path):
+                found += spool.attempts(number)
+        return found
 
     def retry_entry(self, number: int) -> int:
         """Make the recipients of one message due now; how many that are.
@@ -231,6 +242,14 @@ class _OneSpool:
     def entry(self, number: int) -> QueuedEntry | None:
         row = self._db.execute(f"SELECT {_ENTRY_COLUMNS} FROM entry WHERE id = ?", (number,)).fetchone()
         return None if row is None else self._entry(row)
+
+    def attempts(self, number: int) -> Iterator[dict[str, Any]]:
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempt'").fetchone():
+            return  # a file that no server of this version has opened yet
+        query = "SELECT facts FROM attempt WHERE entry = ? ORDER BY number"
+        for (text,) in self._db.execute(query, (number,)).fetchall():
+            with suppress(ValueError):
+                yield json.loads(text)
 
     def _entry(self, row: tuple[int, float, str, str, str, str | None, int, int]) -> QueuedEntry:
         number, arrived, local, domain, parameters, hold, size, has_file = row

@@ -101,6 +101,7 @@ class _Transaction:
     commands: list[str]
     replies: list[Reply | None]
     size: int = 0
+    only_asks: bool = False
     accepted: list[int] = field(default_factory=list)
     next_recipient: int = 0
 
@@ -186,10 +187,11 @@ class SMTPClientMachine:
         self._send(Stage.EHLO, f"EHLO {self._hostname}")
 
     def begin(
-        self, envelope: Envelope, recipients: Sequence[Recipient], size: int, require_tls: bool = False
+        self, envelope: Envelope, recipients: Sequence[Recipient], size: int | None, require_tls: bool = False
     ) -> None:
         """Start a transaction for ``recipients``; only when the session is idle. ``require_tls`` says
-        REQUIRETLS to a server that offers it (RFC 8689).
+        REQUIRETLS to a server that offers it (RFC 8689). A ``size`` of ``None`` only asks: it ends after the
+        replies to RCPT, without content.
 
         The caller has seen to it that addresses are ``speakable`` and that what they and the
         content need is offered.
@@ -201,13 +203,13 @@ class SMTPClientMachine:
             needs_smtputf8(envelope) or any(not r.address.local.isascii() for r in recipients)
         )
         known = self._login is not None
-        commands = [mail_command(envelope, size, extensions, smtputf8, require_tls, known)]
+        commands = [mail_command(envelope, size or 0, extensions, smtputf8, require_tls, known)]
         commands += [rcpt_command(recipient, extensions, smtputf8) for recipient in recipients]
-        self._transaction = _Transaction(commands, [None] * len(recipients), size)
+        self._transaction = _Transaction(commands, [None] * len(recipients), size or 0, size is None)
         if self._reset_first:
             self._send(Stage.RSET, "RSET")
         if extensions.pipelining:
-            self._send_group(commands)
+            self._send_group(commands, with_data=size is not None and not extensions.chunking)
         elif not self._reset_first:
             self._send(Stage.MAIL, commands[0])
         self._reset_first = False
@@ -236,14 +238,13 @@ class SMTPClientMachine:
         self._out.append(command + "\r\n")
         self._expected.append(stage)
 
-    def _send_group(self, commands: list[str]) -> None:
+    def _send_group(self, commands: list[str], with_data: bool) -> None:
         """MAIL, every RCPT and DATA in one write (RFC 2920 §3.1). BDAT waits for the replies: the content
         goes with it, and a server that wants it for nobody need not read it."""
-        chunking = self.extensions.chunking
-        self._out.append("\r\n".join(commands) + ("\r\n" if chunking else "\r\nDATA\r\n"))
+        self._out.append("\r\n".join(commands) + ("\r\nDATA\r\n" if with_data else "\r\n"))
         self._expected.append(Stage.MAIL)
         self._expected.extend([Stage.RCPT] * (len(commands) - 1))
-        if not chunking:
+        if with_data:
             self._expected.append(Stage.DATA)
 
     def _take_events(self) -> list[Event]:
@@ -407,7 +408,7 @@ class SMTPClientMachine:
         index = transaction.next_recipient
         transaction.next_recipient += 1
         if transaction.replies[index] is None:
-            if reply.code < 300:
+            if reply.code < 300 and not transaction.only_asks:
                 transaction.accepted.append(index)
             else:
                 transaction.replies[index] = _as_temporary(reply) if reply.code == 552 else reply

@@ -15,6 +15,7 @@ from mailserver.admin.command import main
 from mailserver.durable import Disk
 from mailserver.spool.sqlite import SqliteSpool
 from mailserver.values.address import NULL_SENDER, address_from
+from mailserver.values.attempt import Attempt, Facts, Step
 from mailserver.values.envelope import Entry, Envelope, Recipient, queue_id
 from mailserver.values.outcome import Delayed
 
@@ -224,3 +225,38 @@ def test_holds_and_release_times_are_shown(run: Run, spool: SqliteSpool) -> None
     assert "not before 2096-10-02T07:06:40+00:00" in table
     page = run("queue", "show", str(later["id"])).stdout
     assert "release   not before 2096-10-02T07:06:40+00:00" in page
+
+
+def test_show_tells_what_was_tried(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "x@b.test")
+    attempt = Attempt(
+        at=1_800_000_000.0,
+        host="mx.b.test",
+        address="192.0.2.1",
+        port=25,
+        tls="TLSv1.3 TLS_AES_256_GCM_SHA384",
+        verified="DANE",
+        steps=(Step(0.25, "RCPT TO", "450 4.2.1 later"),),
+        ended="",
+    )
+    outcome = Delayed(
+        recipient=entry.waiting[0].recipient,
+        status="4.2.1",
+        diagnostic="450 4.2.1 later",
+        retry_at=LATER,
+        facts=Facts(attempts=(attempt,)),
+    )
+    spool.record(entry, [outcome]).result(10)
+    shown = run("queue", "show", entry.queue_id)
+    assert "tried     2027-01-15T08:00:00+00:00  mx.b.test[192.0.2.1]:25" in shown.output
+    assert "TLSv1.3 TLS_AES_256_GCM_SHA384, verified by DANE" in shown.output
+    assert "0.250 s  RCPT TO: 450 4.2.1 later" in shown.output
+    fields = json.loads(run("queue", "show", entry.queue_id, "--json").output)
+    assert fields["tried"][0]["steps"] == [[0.25, "RCPT TO", "450 4.2.1 later"]]
+
+
+def test_why_and_route_need_the_running_server(run: Run) -> None:
+    for command in (("queue", "why", "b.test"), ("route", "x@b.test")):
+        result = run(*command)
+        assert result.exit_code == 69
+        assert "is it running?" in result.stderr

@@ -1,5 +1,6 @@
 """The relay agent against scripted servers: every recipient gets exactly one outcome, the right one."""
 
+import json
 import socket
 import time
 from base64 import b64encode
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import deferLater
@@ -27,6 +29,7 @@ from mailserver.interfaces import (
 )
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.destinations import Pace
+from mailserver.relay.knowing import Knowing
 from mailserver.relay.routes import RouteTable
 from mailserver.relay.smtp import Target
 from mailserver.values.address import Address
@@ -658,3 +661,46 @@ class RouteTests(AgentCase):
         peer.replies["MAIL"] = lambda _: hosts.append(peer.open[-1].transport.getPeer().host) or "250 ok"
         assert isinstance(await self.one(), Relayed)
         assert hosts == ["127.0.0.3"]
+
+
+class KnowingTests(AgentCase):
+    async def test_why_mail_waits(self) -> None:
+        peer = self.peer(RCPT="450 4.2.1 later")
+        knowing = Knowing(reactor, self.agent, "mx.a.test")
+        await self.one()
+        told = await knowing.why({"domain": "B.test"})
+        assert told["destination"]["window"] == 5
+        assert told["hosts"][0]["host"] == f"mx.b.test[127.0.0.1]:{peer.listening.getHost().port}"
+        assert ["RCPT TO", "450 4.2.1 later"] in [step[1:] for step in told["last"]["steps"]]
+        self.hosts["gone.test"] = LookupDelayed("no name server answered")
+        assert (await knowing.why({"domain": "gone.test"}))["trouble"] == "no name server answered"
+        json.dumps(told)
+
+    async def test_a_walk_asks_and_sends_nothing(self) -> None:
+        peer = self.peer(RCPT=lambda line: "550 5.1.1 no" if "<no@" in line else "250 ok")
+        knowing = Knowing(reactor, self.agent, "mx.a.test")
+        stages = await knowing.route({"address": "x@b.test", "sender": "ada@a.test"})
+        assert [stage["stage"] for stage in stages] == [
+            "look-up",
+            "policy",
+            "connect",
+            "the greeting",
+            "EHLO",
+            "MAIL FROM",
+            "RCPT TO",
+        ]
+        assert all(stage["ok"] for stage in stages)
+        assert peer.messages == []
+        assert peer.said("DATA") == []
+        assert peer.said("MAIL") == ["MAIL FROM:<ada@a.test> SIZE=0"]
+        stages = await knowing.route({"address": "no@b.test"})
+        assert not stages[-1]["ok"]
+        assert stages[-1]["told"] == "550 5.1.1 no"
+        self.hosts["b.test"] = [
+            Exchange("dead.test", self.dead_port(), ("127.0.0.1",)),
+            *self.hosts["b.test"],
+        ]
+        stages = await knowing.route({"address": "x@b.test"})
+        assert [stage["ok"] for stage in stages if stage["stage"] == "connect"] == [False, True]
+        with pytest.raises(ValueError, match="address"):
+            await knowing.route({"address": "nobody"})

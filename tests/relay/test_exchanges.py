@@ -181,7 +181,9 @@ class ExchangesTests(TestCase):
             ("224.0.0.1", "a multicast"),
         ):
             records = {("b.test", "MX"): ["5 mx.test."], ("mx.test", "A"): [address]}
-            with pytest.raises(NoExchange, match=re.escape(f"mx.test has the address {address}, which is {why}")):
+            with pytest.raises(
+                NoExchange, match=re.escape(f"mx.test has the address {address}, which is {why}")
+            ):
                 await self.world(records).exchanges("b.test")
 
     async def test_questions_are_shared_and_answers_remembered_for_their_ttl(self) -> None:

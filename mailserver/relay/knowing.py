@@ -1,0 +1,133 @@
+"""What the relay knows of a domain, for an operator who asks why mail waits, and the walk along its route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mailserver.interfaces import LookupDelayed, NoExchange
+from mailserver.relay.agent import RelayAgent
+from mailserver.relay.dialling import Candidate, in_order
+from mailserver.relay.next_hops import Hop
+from mailserver.relay.routes import CredentialsUnreadable
+from mailserver.relay.smtp import Manner, SMTPSession
+from mailserver.values.address import NULL_SENDER, Address, address_from, domain_key
+from mailserver.values.envelope import Envelope, Recipient
+from mailserver.wire.smtp_client import SessionEnded
+
+
+class Knowing:
+    """Answers to ``mailserver queue why`` and ``mailserver route``."""
+
+    def __init__(self, reactor: Any, agent: RelayAgent, hostname: str) -> None:
+        self._reactor = reactor
+        self._agent = agent
+        self._hostname = hostname
+
+    async def why(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """``domain`` -> next hop, window, memory and demands of each host."""
+        domain = domain_key(str(request.get("domain", "")))
+        envelope = _envelope(str(request.get("sender", "")), Address("postmaster", domain))
+        told: dict[str, Any] = {"domain": domain}
+        try:
+            hop = await self._agent.next_hops.hop(envelope, domain)
+        except (NoExchange, LookupDelayed) as error:
+            return {**told, "trouble": str(error)}
+        told["route"] = hop.route.name if hop.route else None
+        told["destination"] = self._agent.destinations.describe(hop.key)
+        told["hosts"] = [self._host(candidate) for candidate in in_order(hop.exchanges, hop.securities, 0)]
+        told["last"] = self._agent.last.get(hop.key)
+        return told
+
+    def _host(self, candidate: Candidate) -> dict[str, Any]:
+        security = candidate.security
+        return {
+            "host": str(candidate.target),
+            "tls": " ".join((security.level.name.lower(), security.by)).strip(),
+            "policy": list(security.policy.lines) if security.policy else [],
+            "refused": security.refused,
+            "memory": self._agent.dialler.memory.known(candidate.target),
+        }
+
+    # The walk --------------------------------------------------------------------------------------
+
+    async def route(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """``address`` -> the stages of its next attempt, each with what came of it and seconds; nothing is
+        sent but MAIL, RCPT and RSET."""
+        address = address_from(str(request.get("address", "")))
+        envelope = _envelope(str(request.get("sender", "")), address)
+        stages: list[dict[str, Any]] = []
+        began = self._reactor.seconds()
+        try:
+            hop = await self._agent.next_hops.hop(envelope, domain_key(address.domain))
+        except (NoExchange, LookupDelayed) as error:
+            return [_stage("look-up", str(error), self._reactor.seconds() - began, ok=False)]
+        names = ", ".join(f"{e.name}:{e.port} ({', '.join(e.addresses)})" for e in hop.exchanges)
+        by = f"route {hop.route.name!r}: " if hop.route else ""
+        stages.append(_stage("look-up", by + names, self._reactor.seconds() - began))
+        for candidate in in_order(hop.exchanges, hop.securities, 0):
+            if await self._visit(candidate, hop, envelope, stages):
+                break
+        return stages
+
+    async def _visit(
+        self, candidate: Candidate, hop: Hop, envelope: Envelope, stages: list[dict[str, Any]]
+    ) -> bool:
+        """Whether this host has answered for the recipient; with its stages told."""
+        security = candidate.security
+        wanted = " ".join((security.level.name.lower(), security.by)).strip()
+        if security.refused:
+            stages.append(_stage("policy", f"{candidate.target}: {security.refused}", 0.0, ok=False))
+            return False
+        stages.append(_stage("policy", f"{candidate.target}: TLS {wanted}", 0.0))
+        route = hop.route
+        try:
+            login = route.login() if route else None
+        except CredentialsUnreadable as error:
+            stages.append(_stage("password", str(error), 0.0, ok=False))
+            return False
+
+        def manner(address: str) -> Manner:
+            if route is None:
+                return Manner(self._hostname)
+            return Manner(route.hello or self._hostname, route.source_for(address), login)
+
+        for tried in await self._agent.dialler.open(candidate, None, manner):
+            session, ended = tried.session, tried.ended
+            if session is None:
+                stages.append(_stage("connect", ended.reason if ended else "", 0.0, ok=False))
+            else:
+                return await self._ask(session, ended, envelope, stages)
+        return False
+
+    async def _ask(
+        self,
+        session: SMTPSession,
+        ended: SessionEnded | None,
+        envelope: Envelope,
+        stages: list[dict[str, Any]],
+    ) -> bool:
+        if ended is None:
+            result = await session.send(envelope, envelope.recipients, None)
+            ended = result if isinstance(result, SessionEnded) else None
+        attempt = session.attempt(0.0)
+        ok = bool(attempt.connected) and attempt.steps != ()
+        stages.append(_stage("connect", str(session.target), attempt.connected, ok=ok or ended is None))
+        if attempt.tls:
+            verified = f"verified by {attempt.verified}" if attempt.verified else "not verified"
+            stages.append(_stage("TLS", f"{attempt.tls}, {verified}", attempt.opened))
+        for step in attempt.steps:
+            stages.append(_stage(step.stage, step.text, step.seconds, ok=step.text[:1] in "23"))
+        if ended is not None:
+            stages.append(_stage("end", ended.reason, attempt.finished, ok=False))
+        session.close()
+        return any(step.stage == "RCPT TO" for step in attempt.steps)
+
+
+def _envelope(sender: str, recipient: Address) -> Envelope:
+    reverse_path = address_from(sender) if sender else NULL_SENDER
+    return Envelope(reverse_path, (Recipient(0, recipient, recipient),))
+
+
+def _stage(name: str, told: str, seconds: float, ok: bool = True) -> dict[str, Any]:
+    return {"stage": name, "told": told, "seconds": round(seconds, 3), "ok": ok}
