@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from mailserver import __version__, config
 from mailserver.listeners import StartFailed
 from mailserver.processes import make_server
+
+log = Logger(namespace="mailserver")
 
 
 class Options(usage.Options):
@@ -56,9 +60,21 @@ def _one_line_for_a_failed_start(
 ) -> None:
     """twistd lets what stops a start reach the interpreter; a person wants a line, not a trace.
 
-    twistd has pointed ``sys.stderr`` at its log by now, hence ``sys.__stderr__``.
+    twistd has pointed ``sys.stderr`` at its log by now, hence ``sys.__stderr__``; a daemon has lost
+    that one, and its line belongs in the log.
     """
     if isinstance(error, StartFailed) and sys.__stderr__ is not None:
-        sys.__stderr__.write(f"mailserver: {error}\n")
+        if not _is_daemon():
+            sys.__stderr__.write(f"mailserver: {error}\n")
+        else:
+            log.critical("mailserver: {error}", error=str(error))
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _is_daemon() -> bool:
+    """Whether twistd has sent the standard streams to the null device, as it does in the background."""
+    try:
+        return os.path.samestat(os.fstat(2), os.stat(os.devnull))
+    except OSError:
+        return True

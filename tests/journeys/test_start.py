@@ -127,6 +127,20 @@ def test_a_busy_port_stops_the_start(make_server: Callable[..., Server]) -> None
     check_one_clear_line(done, str(server.ports["pop3"]))
 
 
+def test_a_daemon_that_cannot_start_says_why_in_its_log(make_server: Callable[..., Server]) -> None:
+    server = make_server("a", "mx.a.test", ["a.test"])
+    log = server.folder / "daemon.log"
+    options = [f"--logfile={log}", f"--pidfile={server.folder / 'daemon.pid'}"]
+    arguments = ["mailserver", "--config", str(server.configuration)]
+    with socket.socket() as other:
+        other.bind((server.host, server.ports["pop3"]))
+        other.listen()
+        done = run([ours("twistd"), *options, *arguments], cwd=server.folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    why = f"cannot listen on listen.pop3.*{server.ports['pop3']}.*in use; stop what uses the port"
+    eventually(lambda: re.search(why, log.read_text()), "the reason in the log")
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
