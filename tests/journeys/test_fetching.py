@@ -14,7 +14,7 @@ import pytest
 from tests.journeys.server import PASSWORD, Server
 from tests.journeys.tools import eventually, run, tool
 
-WAYS = ("plain", "stls", "tls")
+LONG = pytest.mark.long
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def mpop(server: Server, way: str, folder: Path, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param("plain", marks=LONG), "stls", pytest.param("tls", marks=LONG)])
 def test_fetchmail(filled: Server, tmp_path: Path, way: str) -> None:
     for _ in range(2):  # the second time there is nothing new
         fetchmail(filled, way, tmp_path, "--keep")
@@ -92,7 +92,7 @@ def test_fetchmail(filled: Server, tmp_path: Path, way: str) -> None:
     assert unique_ids(filled) == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["plain", pytest.param("stls", marks=LONG), "tls"])
 def test_mpop(filled: Server, tmp_path: Path, way: str) -> None:
     folder = tmp_path / "mpop"
     folder.mkdir()
