@@ -14,6 +14,7 @@
 ``sockets.py``        what a socket takes at once, without a turn of the reactor
 ``access.py``         settings -> log-in
 ``submissions.py``    settings -> submission
+``fetching.py``       settings -> what POP3 sessions share
 ``channel_binding.py`` what ties a log-in to its TLS connection
 ``entrance.py``       settings -> what strangers may, and who decides on a recipient
 ``connections.py``    the sessions of all listeners: how many, how long, and their end
