@@ -15,7 +15,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver import maillog
 from mailserver.access import Access
-from mailserver.accounts import passwords
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
 from mailserver.answers import control_of
 from mailserver.certificates import (
@@ -56,10 +55,10 @@ from mailserver.store.quota import QuotaLimits
 from mailserver.submissions import Submissions
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
-from mailserver.values.address import Address
 from mailserver.values.envelope import Recipient
 from mailserver.values.reply import Reply
 from mailserver.values.session import RecipientFacts
+from mailserver.welcome import welcome
 from mailserver.wire.smtp_events import Offer
 
 log = Logger(namespace="mailserver")
@@ -72,9 +71,6 @@ BLOCKING_THREADS = 4
 
 SPOOL = "spool"
 """The folder of the spools in the state folder."""
-
-FIRST_ACCOUNT = "me"
-"""The local part of the account that a quick start makes."""
 
 IMPLICIT_TLS = {"submissions", "pop3s"}
 ROLES = {"smtp": "smtp", "submission": "submission", "submissions": "submission", "lmtp": "lmtp"}
@@ -109,18 +105,19 @@ class MailServer(MultiService):
             self.privilegedStartService()  # `twist` never calls it
         house = House(self._settings, self._reactor, self._routes, self._place, self._listening)
         house.open()
-        house.control.setServiceParent(self)  # type: ignore[no-untyped-call]
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
         for runner in house.runners:
             runner.setServiceParent(self)  # type: ignore[no-untyped-call]
+        house.control.setServiceParent(self)  # type: ignore[no-untyped-call]
         super().startService()  # type: ignore[no-untyped-call]
         for listener in self._listeners:
             listener.serve(house.factory(listener.name))
             if self._place.count == 1:
                 log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
         if self._quick_start:
-            house.welcome({listener.name: listener for listener in self._listeners})
+            ports = {listener.name: _port(listener) for listener in self._listeners}
+            welcome(house.directory, self._settings.domains[0], ports.get("smtp", 0), ports.get("pop3", 0))
 
     def _listening(self) -> list[tuple[str, int]]:
         """Where other servers reach us: what leads there leads back."""
@@ -179,10 +176,10 @@ class House:
         self.fetching = Fetching(settings, self.workers, reactor)
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
-        self.control = control_of(state, reactor, self.relay, settings.hostname, place.number)
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
         self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
         self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)
+        self.control = control_of(state, reactor, self.relay, settings.hostname, place.number)
         self.runner = self._make_runner(self.spool)
         self.pickup = self._make_pickup() if place.number == 0 else None
         self.orphans: dict[SqliteSpool, Runner] = {}
@@ -413,30 +410,6 @@ class House:
             )
         )
 
-    # -- the quick start -------------------------------------------------------------------
-
-    def welcome(self, listeners: dict[str, Listener]) -> None:
-        """Make the first account where there is none, and show what to type."""
-        account = Address(FIRST_ACCOUNT, self._settings.domains[0])
-        password = "<password>"
-        if not self.directory.users():
-            password = passwords.random_password()
-            self.directory.add_user(account, secrets_of(password))
-            log.info(
-                "The first account is {user} with the password {password} (shown only now)",
-                user=str(account),
-                password=password,
-            )
-        smtp, pop3 = _port(listeners.get("smtp")), _port(listeners.get("pop3"))
-        for line in (
-            "Try it:",
-            f"  telnet 127.0.0.1 {smtp}          then type HELP",
-            f"  curl --url smtp://127.0.0.1:{smtp} --mail-from you@example.test --mail-rcpt {account} "
-            "--upload-file README.md",
-            f"  curl --user '{account}:{password}' pop3://127.0.0.1:{pop3}/1",
-        ):
-            log.info("{line}", line=line)
-
 
 def quota_of(store: Store) -> QuotaLimits:
     """What ``[store]`` says of quotas."""
@@ -450,8 +423,8 @@ def _route_table(settings: Settings) -> RouteTable:
         raise StartFailed(str(error)) from None
 
 
-def _port(listener: Listener | None) -> int:
-    return 0 if listener is None or listener.port is None else getattr(listener.port.getHost(), "port", 0)
+def _port(listener: Listener) -> int:
+    return 0 if listener.port is None else getattr(listener.port.getHost(), "port", 0)
 
 
 async def _wait(result: Any) -> None:
