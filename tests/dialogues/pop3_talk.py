@@ -70,9 +70,7 @@ class Pop3Talk:
 
     def _factory(self, settings: set[str]) -> Pop3Factory:
         workers: Any = AtOnce()
-        login = authenticator(
-            self.directory, workers, self._maildrop_of, self.clock, "pop3", IMaildropOwner
-        )
+        login = authenticator(self.directory, workers, self._maildrop_of, self.clock, "pop3", IMaildropOwner)
         secure = settings & {"tls", "implicit"}
         return Pop3Factory(
             Pop3Settings(
