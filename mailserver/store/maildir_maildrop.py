@@ -14,6 +14,7 @@ from mailserver.interfaces import Listing
 from mailserver.store.maildirsize import stored_octets
 from mailserver.store.maildrop import Maildrop, MaildropLock, unique_id
 from mailserver.store.octets import READ_OCTETS, CrlfCount, open_regular, to_crlf
+from mailserver.store.order import in_order
 from mailserver.store.quota import MailboxQuota
 from mailserver.store.trash import new_folder
 
@@ -57,7 +58,7 @@ class MaildirMaildrop(Maildrop):
         self._undelete = undelete
         self._messages: list[_Message] = []
         listings: list[Listing] = []
-        for message in sorted(_scan(mailbox)):
+        for message in in_order(_scan(mailbox)):
             octets = _octets(message, sizes)
             if octets is not None:
                 self._messages.append(message)
