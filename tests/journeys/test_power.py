@@ -10,10 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from tests.journeys.server import Server
 from tests.journeys.tools import eventually
 
-ROUNDS = 10
 SENDERS = 8
 SEED = 5321
 PEOPLE = ["ada@a.test", "bob@a.test", "mbox@a.test"]
@@ -61,16 +62,17 @@ def numbers_in(server: Server, login: str) -> Counter[int]:
     )
 
 
-def test_ten_kills_lose_and_double_nothing(make_server: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
+def test_kills_lose_and_double_nothing(make_server: Callable[..., Server], rounds: int) -> None:
     server = make_server("a", "mx.a.test", ["a.test"])
     for person in PEOPLE:
         server.add_user(person, *(["--format", "mbox"] if person.startswith("mbox") else []))
     moments = random.Random(SEED)
     load = Load()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         server.start()
         load.until_killed(server, moments.uniform(0.05, 1.2))
-    assert len(load.acknowledged) > ROUNDS, "there was hardly any load"
+    assert len(load.acknowledged) > rounds, "there was hardly any load"
 
     server.start()
     eventually(lambda: server.queue() == [], "an empty queue", patience=90)
