@@ -18,7 +18,7 @@ BEGIN = [
 ]
 
 
-@pytest.mark.parametrize("pieces", ["pipelined", "in turn", "octet by octet"])
+@pytest.mark.parametrize("pieces", ["pipelined", "in turn", "octet by octet", "BDAT", "BDAT in two"])
 @pytest.mark.parametrize("mends", [False, True], ids=["reject", "normalize"])
 def test_one_message_or_none(mends: bool, pieces: str) -> None:
     assert len(VARIANTS) >= 100
@@ -27,7 +27,16 @@ def test_one_message_or_none(mends: bool, pieces: str) -> None:
         for variant in VARIANTS:
             talk.spool.messages.clear()
             sent = message(variant)
-            if pieces == "pipelined":
+            if pieces.startswith("BDAT"):
+                half = len(sent) // 2 if pieces == "BDAT in two" else 0
+                chunks = b"BDAT %d\r\n%bBDAT %d LAST\r\n%b" % (
+                    half,
+                    sent[:half],
+                    len(sent) - half,
+                    sent[half:],
+                )
+                talk.send(b"".join(BEGIN[:-1]) + chunks + b"QUIT\r\n")
+            elif pieces == "pipelined":
                 talk.send(b"".join(BEGIN) + sent + b"QUIT\r\n")
             else:
                 for each in BEGIN:
