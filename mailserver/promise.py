@@ -101,5 +101,3 @@ class Promise(Future[T]):
             event = self._event
         if not event.wait(timeout):
             raise TimeoutError
-
-

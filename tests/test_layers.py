@@ -25,7 +25,20 @@ FLOORS = {
         "own_rules",
         "control",
     },
-    5: {"tap", "service", "entrance", "access", "submissions", "fetching", "outgoing", "answers", "welcome", "admin", "processes", "worker"},
+    5: {
+        "tap",
+        "service",
+        "entrance",
+        "access",
+        "submissions",
+        "fetching",
+        "outgoing",
+        "answers",
+        "welcome",
+        "admin",
+        "processes",
+        "worker",
+    },
 }
 ON_FLOOR_5 = {
     ("tap", "service"),
