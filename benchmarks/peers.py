@@ -225,7 +225,7 @@ class OurServer:
             f"workers = {self._workers}\n"
             "[listen]\n"
             f'smtp = "tcp:{self.port}:interface=127.0.0.1"\n'
-            'submission = ""\nsubmissions = ""\npop3 = ""\npop3s = ""\n'
+            'submission = ""\nsubmissions = ""\npop3 = ""\npop3s = ""\n' + self._extra()
         )
         command = [self._program("mailserver"), "--config", str(self._configuration)]
         added = subprocess.run(
@@ -239,6 +239,10 @@ class OurServer:
         if added.returncode != 0:
             raise PeerFailed(f"mailserver user add: {added.stderr}")
         self.pid = self._daemon.start()
+
+    def _extra(self) -> str:
+        """Further lines of the configuration."""
+        return ""
 
     def stop(self) -> None:
         self._daemon.stop()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 
 from mailserver.interfaces import (
@@ -92,6 +92,8 @@ class MailExchanges:
         ourselves listen at an address and port."""
         self._resolver = resolver
         self._is_own = is_own
+        self._literals: dict[tuple[str, int], tuple[Exchange, ...]] = {}
+        """Next hops that are addresses; there are as many as routes."""
         self._own_name = domain_key(hostname)
         self._port = port
         self._allow_loopback = allow_loopback
@@ -106,12 +108,12 @@ class MailExchanges:
 
     def next_hop(self, host: str, port: int) -> Deferred[Sequence[Exchange]]:
         """The administrator's word: nothing is refused, and a fault of ours never bounces mail."""
-        return Deferred.fromCoroutine(self._next_hop(host, port))
+        literal = self._literals.get((host, port))
+        if literal is None and _parsed(host) is not None:
+            literal = self._literals[host, port] = (Exchange(host, port, (str(_parsed(host)),)),)
+        return Deferred.fromCoroutine(self._next_hop(host, port)) if literal is None else succeed(literal)
 
     async def _next_hop(self, host: str, port: int) -> Sequence[Exchange]:
-        literal = _parsed(host)
-        if literal is not None:
-            return [Exchange(host, port, (str(literal),))]
         if host == "localhost":
             return [Exchange(host, port, ("127.0.0.1", "::1"))]
         found = await self._addresses(host)

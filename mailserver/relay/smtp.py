@@ -19,6 +19,7 @@ from zope.interface import implementer
 from mailserver import maillog
 from mailserver.relay.protection import OPPORTUNISTIC, Level, Protection, Security
 from mailserver.relay.tls import ClientTLS, Handshake
+from mailserver.sockets import direct_writer
 from mailserver.values.attempt import Attempt, Step
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
@@ -151,6 +152,7 @@ class SMTPSession(Protocol):
         self._producing = False
         self._closing = False
         self._offline = True
+        self._write: Callable[[bytes], object] = _nowhere
         self._dialogue: list[tuple[float, Stage, Reply]] = []
         self._since = self.started
         self._connected_at = self._opened_at = 0.0
@@ -263,6 +265,7 @@ class SMTPSession(Protocol):
         self._offline = False
         self._connected_at = self._reactor.seconds()
         self.transport.setTcpNoDelay(True)
+        self._write = direct_writer(self.transport)
         if self.when_connected is not None:
             self.when_connected(self)
         if self.security.implicit and self._tls is not None:
@@ -325,7 +328,7 @@ class SMTPSession(Protocol):
     def _flush(self) -> None:
         octets = self._machine.take()
         if octets and not self._offline:
-            self.transport.write(octets)
+            self._write(octets)
 
     def _act_on(self, events: list[Event]) -> None:
         for event in events:
@@ -395,6 +398,7 @@ class SMTPSession(Protocol):
             return False
         self._handshaking = True
         self.transport.startTLS(self._handshake)
+        self._write = self.transport.write
         return True
 
     # Content -----------------------------------------------------------------------------------
@@ -417,7 +421,7 @@ class SMTPSession(Protocol):
             # BDAT has told how many there are; the rest of a shorter content would be our next commands.
             self.content_unreadable(OSError(errno.EIO, "it is not as long as it was"))
             return
-        self.transport.write(octets if as_it_is else dot_stuffed(octets))
+        self._write(octets if as_it_is else dot_stuffed(octets))
         self._machine.content_sent()
 
     @property
@@ -524,6 +528,10 @@ class _OneSession(ClientFactory):
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         self._session.connection_failed(reason)
+
+
+def _nowhere(octets: bytes) -> None:
+    """There is no connection to write to."""
 
 
 def _tls_words(reason: Failure) -> str:

@@ -146,7 +146,7 @@ class ExchangesTests(TestCase):
 
     async def test_a_next_hop_has_no_mx(self) -> None:
         world = self.world({("smart.test", "A"): ["192.0.2.9"]})
-        assert await world.next_hop("127.0.0.1", 2525) == [Exchange("127.0.0.1", 2525, ("127.0.0.1",))]
+        assert list(await world.next_hop("127.0.0.1", 2525)) == [Exchange("127.0.0.1", 2525, ("127.0.0.1",))]
         assert await world.next_hop("smart.test", 25) == [Exchange("smart.test", 25, ("192.0.2.9",))]
         assert (await world.next_hop("localhost", 9))[0].addresses == ("127.0.0.1", "::1")
         assert ("smart.test", "MX") not in self.server.asked
