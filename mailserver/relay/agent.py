@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
 from zope.interface import implementer
 
 from mailserver import maillog
@@ -107,6 +107,7 @@ class RelayAgent:
         self.last: OrderedDict[Key, dict[str, Any]] = OrderedDict()
         """The last attempt at each destination that went wrong, for who asks."""
         self._now = now
+        self._looking: set[Deferred[Hop]] = set()
         self._stopping = False
 
     def start(self) -> None:
@@ -158,15 +159,21 @@ class RelayAgent:
         self, entry: Entry, domain: str, recipients: Iterable[Recipient], ledger: Ledger, attempts: int
     ) -> Hop | None:
         """The domain's next hop, or none when the ledger has said why."""
+        looking: Deferred[Hop] = Deferred.fromCoroutine(self.next_hops.hop(entry.envelope, domain, attempts))
+        self._looking.add(looking)
         try:
-            return await self.next_hops.hop(entry.envelope, domain, attempts)
+            return await looking
+        except CancelledError:
+            outcomes: list[Outcome] = [delayed_here(r, "4.3.2", "the server is stopping") for r in recipients]
         except NoExchange as error:
-            outcomes: list[Outcome] = [failed_here(r, error.status, str(error)) for r in recipients]
+            outcomes = [failed_here(r, error.status, str(error)) for r in recipients]
         except LookupDelayed as error:
             outcomes = [delayed_here(r, "4.4.3", str(error)) for r in recipients]
         except Exception as error:
             maillog.fault("relay: looking up mail exchanges", error, entry.queue_id)
             outcomes = [delayed_here(r, "4.3.0", "internal error") for r in recipients]
+        finally:
+            self._looking.discard(looking)
         ledger.update({outcome.recipient.number: outcome for outcome in outcomes})
         return None
 
@@ -383,6 +390,8 @@ class RelayAgent:
 
     async def _stop(self) -> None:
         self._stopping = True
+        for looking in tuple(self._looking):
+            looking.cancel()
         self.destinations.close()
         empty = self.destinations.when_empty()
         if empty is not None:
@@ -390,6 +399,7 @@ class RelayAgent:
                 await empty.addTimeout(DRAIN_SECONDS, self._reactor)
             except TimeoutError:
                 pass
+        self.dialler.is_closing = True
         remaining = list(self.dialler.sessions)
         for session in remaining:
             if session.busy:

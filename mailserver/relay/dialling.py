@@ -74,6 +74,8 @@ class Dialler:
         self.memory = memory
         self.sessions: set[SMTPSession] = set()
         """Every connection that is open or being opened."""
+        self.is_closing = False
+        """The server is stopping: what fails now is not tried again another way."""
 
     async def open(
         self,
@@ -123,7 +125,11 @@ class Dialler:
         opened = await session.opened
         if watcher is not None:
             watcher(session)
-        if isinstance(opened, SessionEnded) and _is_worth_clear(candidate.security, opened):
+        if (
+            isinstance(opened, SessionEnded)
+            and not self.is_closing
+            and _is_worth_clear(candidate.security, opened)
+        ):
             # Opportunistic: better in clear than not at all (RFC 7435 §3).
             self.memory.tls_failed(candidate.target)
             session = self._session(candidate, manner, in_clear=True)
