@@ -6,26 +6,24 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import (
     ADDRESS,
-    WHO_MAY,
     Operator,
     Refusal,
     ask_server,
-    become_owner,
     confirm,
     yes_option,
 )
 from mailserver.admin.output import Output, json_option
 from mailserver.admin.tried import attempt_lines, why_page
 from mailserver.spool.inspection import QueuedEntry, QueuedRecipient, QueueInspection
-from mailserver.spool.schema import NEVER, SpoolUnusable
+from mailserver.spool.schema import NEVER
 from mailserver.values.address import Address, address_from
 from mailserver.values.content import Content
 from mailserver.values.envelope import entry_number, queue_id
@@ -47,7 +45,7 @@ def list_(operator: Operator, as_json: bool) -> None:
     """Show every waiting message, oldest first."""
     output = Output(as_json)
     now = time.time()
-    with _inspection(operator) as inspection:
+    with inspection_of(operator) as inspection:
         runs = inspection.server_runs
         shown = _fields if as_json else _line
         rows = [shown(entry, runs, now) for entry in inspection.entries()]
@@ -63,7 +61,7 @@ def show(operator: Operator, id_: str, content: bool, as_json: bool) -> None:
     """Show one message: its envelope, each recipient, and its header."""
     output = Output(as_json)
     number = _number(id_)
-    with _inspection(operator) as inspection:
+    with inspection_of(operator) as inspection:
         entry = inspection.entry(number)
         if entry is None:
             raise _not_there(id_)
@@ -92,7 +90,7 @@ def retry(operator: Operator, what: str | None, everything: bool, as_json: bool)
     output = Output(as_json)
     if (what is None) is not everything:
         raise click.UsageError("Give an ID, an address or a domain, or --all.", click.get_current_context())
-    with _inspection(operator) as inspection:
+    with inspection_of(operator) as inspection:
         count = _retried(inspection, what)
         runs = inspection.server_runs
         if not count and what is not None and _is_there(inspection, what):
@@ -134,7 +132,7 @@ def release_(operator: Operator, ids: tuple[str, ...], sender: Address | None, a
     """
     output = Output(as_json)
     _one_of(ids, sender)
-    with _inspection(operator) as inspection:
+    with inspection_of(operator) as inspection:
         numbers = {id_: _number(id_) for id_ in ids} or _held(inspection, sender)
         entries = {id_: inspection.entry(number) for id_, number in numbers.items()}
         if missing := [id_ for id_, entry in entries.items() if entry is None or not entry.hold]:
@@ -165,7 +163,7 @@ def remove(
     numbers = {id_: _number(id_) for id_ in ids}
     what = ", ".join(numbers) or f"everything that is held of {sender}"
     confirm(f"Remove {what}? The messages are lost, and their senders are not told.", yes)
-    with _inspection(operator) as inspection:
+    with inspection_of(operator) as inspection:
         numbers = numbers or _held(inspection, sender)
         entries = [inspection.entry(number) for number in numbers.values()]
         removed = [id_ for id_, number in numbers.items() if inspection.remove(number)]
@@ -179,24 +177,14 @@ def remove(
     output.done(f"{', '.join(removed)} removed", removed=removed)
 
 
+def _add_orders() -> None:
+    from mailserver.admin.queue_orders import bounce, hold, reroute
+
+    for command in (hold, bounce, reroute):
+        queue.add_command(command)
+
+
 # -- finding ---------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _inspection(operator: Operator) -> Iterator[QueueInspection]:
-    folder = operator.settings.state / "spool"
-    become_owner(operator.settings.state)
-    # A folder that may not be read would look like an empty queue.
-    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise Refusal(os.EX_NOPERM, f"{folder}: Permission denied; {WHO_MAY}")
-    try:
-        with QueueInspection(folder) as inspection:
-            yield inspection
-    except SpoolUnusable as error:
-        raise Refusal(os.EX_UNAVAILABLE, str(error)) from error
-
-
-inspection_of = _inspection
 
 
 def _one_of(ids: tuple[str, ...], sender: Address | None) -> None:
@@ -389,3 +377,6 @@ def _page(fields: dict[str, Any]) -> str:
 def _known_as(recipient: dict[str, Any]) -> str:
     original = recipient["original"]
     return f", sent to <{original}>" if original != recipient["address"] else ""
+
+
+_add_orders()

@@ -7,9 +7,9 @@ import time
 
 import click
 
+from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
-from mailserver.admin.queue import inspection_of
 from mailserver.spool.inspection import QueueInspection
 from mailserver.values.envelope import entry_number, queue_id
 

@@ -205,6 +205,9 @@ class Runner(Service):
         if recipient.is_expanded:
             ways.settled.append(_expanded(recipient))
             return
+        if entry.envelope.bounce:
+            ways.settled.append(_returned(recipient, entry.envelope.bounce))
+            return
         if must_return(entry.envelope, self._now()):
             ways.settled.append(too_late(recipient, waiting.reason))
             return
@@ -308,6 +311,10 @@ def _delayed(recipient: Recipient, words: str) -> Outcome:
 
 def _unknown(recipient: Recipient) -> Outcome:
     return Failed(recipient=recipient, status="5.1.1", diagnostic="No such user here")
+
+
+def _returned(recipient: Recipient, reason: str) -> Outcome:
+    return Failed(recipient=recipient, status="5.7.0", diagnostic=f"Returned by the postmaster: {reason}")
 
 
 def _expanded(recipient: Recipient) -> Outcome:

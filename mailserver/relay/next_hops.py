@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from mailserver.interfaces import Exchange, IMailExchanges
 from mailserver.relay.destinations import Key, Pace
 from mailserver.relay.protection import OPPORTUNISTIC, Mismatch, Protection, Security
-from mailserver.relay.routes import Route, RouteTable
+from mailserver.relay.routes import Route, RouteTable, route_from
 from mailserver.values.envelope import Envelope
 
 
@@ -74,8 +74,8 @@ class NextHops:
             NoExchange: nowhere, for good.
             LookupDelayed: that cannot be told now.
         """
-        route = None
-        if self._routes is not None:
+        route = _ordered(envelope.route) if envelope.route else None
+        if route is None and self._routes is not None:
             route = self._routes.route(domain, envelope.reverse_path, attempts)
         securities: Sequence[Security] = ()
         if route is not None and route.host:
@@ -92,6 +92,14 @@ class NextHops:
             if all(security is OPPORTUNISTIC for security in securities):
                 securities = ()
         return Hop(exchanges, securities, route, _key(exchanges, securities, route))
+
+
+def _ordered(url: str) -> Route | None:
+    """The operator's next hop for one message; a damaged one is as good as none."""
+    try:
+        return replace(route_from(url), name=url)
+    except ValueError:
+        return None
 
 
 def _key(exchanges: Sequence[Exchange], securities: Sequence[Security], route: Route | None) -> Key:

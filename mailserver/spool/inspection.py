@@ -26,6 +26,7 @@ from mailserver.spool.schema import (
     spool_path,
     spool_workers,
 )
+from mailserver.spool.selection import Selection
 from mailserver.values.address import Address, domain_key
 from mailserver.values.content import Content, FileContent
 from mailserver.values.envelope import Envelope, Waiting, queue_id
@@ -130,6 +131,38 @@ class QueueInspection:
                 found += spool.attempts(number)
         return found
 
+    def selected(self, selection: Selection) -> list[int]:
+        """The numbers of the messages that are meant, oldest first in each spool."""
+        condition, given = selection.condition()
+        found: list[int] = []
+        for spool in self._spools:
+            with _told(spool.path):
+                found += spool.numbers(f"SELECT id FROM entry WHERE {condition} ORDER BY id", given)
+        return found
+
+    def hold(self, number: int, reason: str, until: float = 0.0) -> int:
+        """Keep one message's waiting recipients back, for good or ``until`` (seconds since the epoch); how
+        many that are. Leased ones are being tried already."""
+        return self._change(
+            f"UPDATE recipient SET next_attempt = {until or NEVER!r}"
+            " WHERE next_attempt IS NOT NULL AND entry = ?",
+            (number,),
+            "UPDATE entry SET hold = ?2 WHERE id = ?1",
+            (number, reason),
+        )
+
+    def order(self, number: int, what: str, words: str) -> int:
+        """Write an operator's order, ``bounce`` or ``route``, on one message's envelope, and make it due; how
+        many recipients that are. Leased ones meet it at their next attempt."""
+        if what not in ("bounce", "route"):
+            raise ValueError(what)
+        return self._change(
+            "UPDATE recipient SET next_attempt = 0 WHERE next_attempt IS NOT NULL AND entry = ?",
+            (number,),
+            f"UPDATE entry SET parameters = json_set(parameters, '$.{what}', ?2), hold = NULL WHERE id = ?1",
+            (number, words),
+        )
+
     def retry_entry(self, number: int) -> int:
         """Make the recipients of one message due now; how many that are.
 
@@ -183,11 +216,17 @@ class QueueInspection:
                     return True
         return False
 
-    def _change(self, statement: str, parameters: tuple[object, ...], also: str = "") -> int:
+    def _change(
+        self,
+        statement: str,
+        parameters: tuple[object, ...],
+        also: str = "",
+        also_with: tuple[object, ...] | None = None,
+    ) -> int:
         changed = 0
         for spool in self._spools:
             with _told(spool.path):
-                changed += spool.change(statement, parameters, also)
+                changed += spool.change(statement, parameters, also, also_with)
         return changed
 
 
@@ -279,14 +318,24 @@ class _OneSpool:
 
     def _recipients(self, number: int, held: bool) -> Iterator[QueuedRecipient]:
         for next_attempt, *row in self._db.execute(_RECIPIENTS, (number,)).fetchall():
-            yield QueuedRecipient(waiting_from(row), next_attempt, held)
+            has_end = next_attempt is not None and 0 < next_attempt < NEVER
+            yield QueuedRecipient(waiting_from(row), next_attempt, held and not has_end)
 
-    def change(self, statement: str, parameters: tuple[object, ...], also: str) -> int:
-        """Run ``statement``, and ``also`` with the first parameter, in one transaction."""
+    def numbers(self, query: str, given: list[object]) -> list[int]:
+        return [number for (number,) in self._db.execute(query, given).fetchall()]
+
+    def change(
+        self,
+        statement: str,
+        parameters: tuple[object, ...],
+        also: str,
+        also_with: tuple[object, ...] | None = None,
+    ) -> int:
+        """Run ``statement``, and ``also`` with parameters of its own or the first, in one transaction."""
         with self._transaction():
             changed = self._db.execute(statement, parameters).rowcount
             if also:
-                self._db.execute(also, parameters[:1])
+                self._db.execute(also, parameters[:1] if also_with is None else also_with)
         return changed
 
     def remove(self, number: int, not_before: float | None = None) -> bool:

@@ -29,7 +29,8 @@ _NEXT_DUE = """
 SELECT next_attempt FROM recipient WHERE lane = ? AND next_attempt IS NOT NULL ORDER BY next_attempt LIMIT 1
 """
 _ENTRY = """
-SELECT arrived, reverse_local, reverse_domain, parameters, size, content IS NULL FROM entry WHERE id = ?
+SELECT arrived, reverse_local, reverse_domain, parameters, size, content IS NULL, hold IS NOT NULL
+FROM entry WHERE id = ?
 """
 # One JSON text and not a row for each: every row would cost a turn with the GIL.
 _RECIPIENTS = f"""
@@ -156,7 +157,8 @@ def _entries(
             continue
         waiting = tuple(page.waiting)
         try:
-            arrived, local, domain, parameters, size, has_file = db.execute(_ENTRY, (page.number,)).fetchone()
+            row = db.execute(_ENTRY, (page.number,)).fetchone()
+            arrived, local, domain, parameters, size, has_file, was_held = row
             envelope = envelope_from(local, domain, parameters, waiting)
         except (ValueError, TypeError, AttributeError, sqlite3.OperationalError) as error:
             _set_aside(db, page.number, f"its envelope cannot be read: {error}")
@@ -166,5 +168,7 @@ def _entries(
                     (page.number, one.recipient.number),
                 )
             continue
+        if was_held:  # until now, and now is over
+            db.execute("UPDATE entry SET hold = NULL WHERE id = ?", (page.number,))
         content = content_of(page.number, size, bool(has_file))
         yield Entry(page.number, arrived, envelope, waiting, content, page.number < recovered_before)

@@ -105,6 +105,8 @@ _OTHERS: dict[str, type] = {
     "by_mode": str,
     "priority": int,
     "auth": str,
+    "bounce": str,
+    "route": str,
 }
 """Fields of the envelope that are kept when they say something."""
 

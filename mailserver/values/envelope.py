@@ -82,6 +82,9 @@ class Envelope:
     since the epoch; 0: none) is when BY's time is over, and ``by_mode`` what then happens: ``"R"``
     return, ``"N"`` notify, each with a ``T`` for trace (RFC 2852 §4).  ``priority`` is -9 to 9 (RFC
     6710); ``auth`` is who submitted the message, ``"<>"``: not known (RFC 4954 §5).
+
+    ``bounce`` and ``route`` are an operator's orders: return it to its sender, for this reason; send it
+    by this next hop (a URL as in ``[relay.routes]``).
     """
 
     reverse_path: Address
@@ -98,6 +101,8 @@ class Envelope:
     by_mode: str = ""
     priority: int = 0
     auth: str = ""
+    bounce: str = ""
+    route: str = ""
 
     @property
     def is_kept_back(self) -> bool:

@@ -260,3 +260,55 @@ def test_why_and_route_need_the_running_server(run: Run) -> None:
         result = run(*command)
         assert result.exit_code == 69
         assert "is it running?" in result.stderr
+
+
+def test_hold_with_an_end_shows_why_and_until_when(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "x@b.test")
+    other = spooled(spool, "y@c.test")
+    for one in (entry, other):
+        delayed(spool, one)
+    held = run("queue", "hold", "--domain", "B.test", "--reason", "they asked", "--until", "2h", "--json")
+    assert json.loads(held.output) == {"messages": [entry.queue_id]}
+    (shown, free) = json.loads(run("queue", "list", "--json").output)
+    assert shown["hold"] == "they asked"
+    assert shown["recipients"][0]["next_attempt"] is not None
+    assert free["hold"] == ""
+    assert spool.due(time.time() + 7100, 10).result(10)[0].id == other.id
+    (back,) = spool.due(time.time() + 7300, 10).result(10)
+    assert back.id == entry.id
+    # Its time is over: it is held no more.
+    spool.give_back(back).result(10)
+    assert json.loads(run("queue", "list", "--json").output)[0]["hold"] == ""
+
+
+def test_hold_without_an_end_waits_for_release(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "x@b.test")
+    delayed(spool, entry)
+    assert run("queue", "hold", entry.queue_id, "--reason", "why not").exit_code == 0
+    assert spool.due(1e12, 10).result(10) == ()
+    assert run("queue", "release", entry.queue_id).exit_code == 0
+    assert [one.id for one in spool.due(1e12, 10).result(10)] == [entry.id]
+
+
+def test_bounce_and_reroute_are_orders_that_the_server_finds(run: Run, spool: SqliteSpool) -> None:
+    small, large = spooled(spool, "x@b.test"), spooled(spool, "y@b.test", content=CONTENT * 100)
+    for one in (small, large):
+        delayed(spool, one)
+    assert run("queue", "bounce", "--larger", "1KiB", "--reason", "too much", "--yes").exit_code == 0
+    assert run("queue", "reroute", small.queue_id, "--to", "smtp://10.0.0.5:25").exit_code == 0
+    found = {one.id: one.envelope for one in spool.due(1.0, 10).result(10)}
+    assert found[large.id].bounce == "too much"
+    assert found[small.id].route == "smtp://10.0.0.5:25"
+
+
+def test_orders_that_mean_nobody_or_nothing(run: Run, spool: SqliteSpool) -> None:
+    spooled(spool, "x@b.test")
+    for words, code in (
+        (("hold", "--reason", "x"), 64),
+        (("hold", "--sender", "@nowhere.test", "--reason", "x"), 67),
+        (("hold", "--older", "soon", "--reason", "x"), 64),
+        (("reroute", "--domain", "b.test", "--to", "http://x"), 64),
+        (("bounce", "--domain", "b.test", "--reason", "x"), 64),
+        (("hold", "--domain", "b.test", "--recipient", "x@b.test", "--reason", "x"), 64),
+    ):
+        assert run("queue", *words).exit_code == code, words

@@ -431,6 +431,15 @@ class RunnerTests(TestCase):
         await self.settle()
         assert await self.waiting() is None
 
+    async def test_an_operators_order_returns_a_message(self) -> None:
+        self.runner.accepted(await self.submit("ada@example.test", "bob@b.test", bounce="wrong address"))
+        await self.settle()
+        ((report, [to]),) = self.local.asked
+        assert to == "ada@example.test"
+        text = b"".join(report.content.chunks()).replace(b"\r\n    ", b" ")
+        assert b"Returned by the postmaster: wrong address" in text
+        assert self.remote.asked == []
+
     async def settle_spool(self) -> None:
         """Whatever was handed to the spool is kept."""
         await self.bridge.deferred(self.spool.next_due())
