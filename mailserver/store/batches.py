@@ -107,7 +107,11 @@ class MaildirBatches:
         try:
             if waiting.quota is not None:
                 self._admit(waiting, waiting.quota)
-            return waiting._replace(path=self._writer.place(waiting.mailbox, waiting.delivery))
+            placed = waiting._replace(path=self._writer.place(waiting.mailbox, waiting.delivery))
+            if waiting.quota is not None:
+                # At once: whoever counts the mailbox anew for the next delivery sees this one's file.
+                _count(waiting.quota, placed)
+            return placed
         except Exception as error:
             waiting.future.set_exception(error)
             return waiting
@@ -129,11 +133,11 @@ class MaildirBatches:
             for waiting in batch:
                 self._writer.take_back(waiting.mailbox, waiting.delivery)
             for waiting in batch:
+                if waiting.quota is not None:
+                    waiting.quota.forget()
                 waiting.future.set_exception(error)
             return
         for waiting in batch:
-            if waiting.quota is not None:
-                _count(waiting.quota, waiting)
             waiting.future.set_result(None)
 
     def _sync(self, batch: Iterable[_Waiting]) -> None:
@@ -146,7 +150,7 @@ class MaildirBatches:
 
 
 def _count(quota: MailboxQuota, waiting: _Waiting) -> None:
-    """After a delivery; how much a repeated one has added is not known."""
+    """After a message was placed; how much a repeated one has added is not known."""
     if waiting.delivery.repeated:
         quota.forget()
     else:
