@@ -4,6 +4,7 @@
 ``interfaces.py``     every seam between two rooms
 ``tap.py``            ``Options`` and ``makeService``: what ``twistd mailserver`` runs
 ``service.py``        settings -> the tree of Twisted services; the only file that connects everything
+``assembly/``         settings -> the parts (log-in, entrance, submission, sending …) that it joins
 ``processes.py``      ``workers``: the server as one process, or as several and one that looks after them
 ``worker.py``         one of several: ``python -m mailserver.worker``
 ``supervisor.py``     starts worker processes, starts again those that die
@@ -12,11 +13,7 @@
 ``threads.py``        the only place between threads and the reactor
 ``promise.py``        a future that costs little, between the threads that write and those that wait
 ``sockets.py``        what a socket takes at once, without a turn of the reactor
-``access.py``         settings -> log-in
-``submissions.py``    settings -> submission
-``fetching.py``       settings -> what POP3 sessions share
 ``channel_binding.py`` what ties a log-in to its TLS connection
-``entrance.py``       settings -> what strangers may, and who decides on a recipient
 ``connections.py``    the sessions of all listeners: how many, how long, and their end
 ``proxies.py``        PROXY headers of load balancers
 ``own_rules.py``      a user's own rules: by name, within a time

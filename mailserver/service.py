@@ -14,9 +14,14 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver import maillog
-from mailserver.access import Access
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
-from mailserver.answers import control_of
+from mailserver.assembly.access import Access
+from mailserver.assembly.answers import control_of
+from mailserver.assembly.entrance import Entrance, EntranceUnusable
+from mailserver.assembly.fetching import Fetching
+from mailserver.assembly.outgoing import Outgoing
+from mailserver.assembly.submissions import Submissions
+from mailserver.assembly.welcome import welcome
 from mailserver.certificates import (
     CertificateError,
     CertificateWatch,
@@ -33,12 +38,9 @@ from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
-from mailserver.entrance import Entrance, EntranceUnusable
-from mailserver.fetching import Fetching
 from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
-from mailserver.outgoing import Outgoing
 from mailserver.policy.rules import recipient_has_room
 from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
@@ -52,13 +54,11 @@ from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
 from mailserver.store.quota import QuotaLimits
-from mailserver.submissions import Submissions
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.envelope import Recipient
 from mailserver.values.reply import Reply
 from mailserver.values.session import RecipientFacts
-from mailserver.welcome import welcome
 from mailserver.wire.smtp_events import Offer
 
 log = Logger(namespace="mailserver")

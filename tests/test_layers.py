@@ -28,13 +28,7 @@ FLOORS = {
     5: {
         "tap",
         "service",
-        "entrance",
-        "access",
-        "submissions",
-        "fetching",
-        "outgoing",
-        "answers",
-        "welcome",
+        "assembly",
         "admin",
         "processes",
         "worker",
@@ -45,15 +39,9 @@ ON_FLOOR_5 = {
     ("tap", "processes"),
     ("processes", "service"),
     ("worker", "service"),
-    ("service", "entrance"),
+    ("service", "assembly"),
     ("admin", "service"),
     ("admin", "tap"),
-    ("service", "access"),
-    ("service", "fetching"),
-    ("service", "submissions"),
-    ("service", "outgoing"),
-    ("service", "answers"),
-    ("service", "welcome"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
