@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import suppress
-from io import FileIO
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from mailserver.durable import Disk
-from mailserver.interfaces import Listing
+from mailserver.interfaces import Listings
+from mailserver.store.kept_ids import read_kept
+from mailserver.store.maildir_snapshot import FOLDERS, base_of, path_of, pieces, snapshot
 from mailserver.store.maildirsize import stored_octets
-from mailserver.store.maildrop import Maildrop, MaildropLock, unique_id
-from mailserver.store.octets import READ_OCTETS, CrlfCount, open_regular, to_crlf
-from mailserver.store.order import in_order
+from mailserver.store.maildrop import Maildrop, MaildropLock
+from mailserver.store.octets import READ, canonical, open_regular, to_crlf
 from mailserver.store.quota import MailboxQuota
 from mailserver.store.trash import new_folder
 
 T = TypeVar("T")
-
-_FOLDERS = ("new", "cur")
-_SENT = re.compile(r",W=([0-9]{1,15})(?=,|$)")
-_SECOND = re.compile(r"[0-9]{1,15}")
-_SCANS = 3
-
-
-class _Message(NamedTuple):
-    """``base`` is the file's name without its flags, by which it is found again when they change."""
-
-    second: int
-    base: str
-    path: str
 
 
 class MaildirMaildrop(Maildrop):
@@ -56,19 +43,25 @@ class MaildirMaildrop(Maildrop):
         self._mailbox = mailbox
         self._quota = quota
         self._undelete = undelete
-        self._messages: list[_Message] = []
-        listings: list[Listing] = []
-        for message in in_order(_scan(mailbox)):
-            octets = _octets(message, sizes)
-            if octets is not None:
-                self._messages.append(message)
-                listings.append(Listing(octets, unique_id(message.base)))
-        super().__init__(lock, listings)
+        taken = snapshot(disk, mailbox, sizes)
+        self._names: MutableSequence[str] = list(taken.names)
+        ids = taken.unique_ids
+        if kept := read_kept(mailbox):
+            ids = [kept.get(identity, identity) for identity in ids]
+        super().__init__(lock, Listings(taken.octets, ids))
 
     def read(self, index: int) -> Iterator[bytes]:
         """The message in canonical form, in pieces; ``OSError`` when it has vanished."""
-        fd = self._found(index, open_regular)
-        return to_crlf(_pieces(fd))
+        return to_crlf(pieces(self._found(index, open_regular)))
+
+    def whole(self, index: int) -> bytes | None:
+        """The message in canonical form; ``None`` when its file is longer than what is listed."""
+        most = self.listings.octets[index]
+        try:
+            stored = _content(path_of(self._mailbox, self._names[index]), most)
+        except FileNotFoundError:
+            stored = self._found(index, lambda path: _content(path, most))
+        return None if stored is None else canonical(stored)
 
     def _remove(self, indexes: list[int]) -> int:
         failed = 0
@@ -79,14 +72,14 @@ class MaildirMaildrop(Maildrop):
                 self._keep(indexes)
         for index in indexes:
             try:
-                self._found(index, self._disk.remove)
+                path = self._found(index, self._removed)
             except FileNotFoundError:
                 continue  # somebody else has removed it
             except OSError:
                 failed += 1
                 continue
-            gone.append(self._messages[index].base)
-            folder = os.path.dirname(self._messages[index].path)
+            gone.append(_base(path))
+            folder = os.path.dirname(path)
             folders[folder] = folders.get(folder, 0) + 1
         for folder, removed in folders.items():
             try:
@@ -96,6 +89,10 @@ class MaildirMaildrop(Maildrop):
         if self._quota is not None:
             self._count_removed(self._quota, gone)
         return failed
+
+    def _removed(self, path: str) -> str:
+        self._disk.remove(path)
+        return path
 
     @staticmethod
     def _count_removed(quota: MailboxQuota, gone: list[str]) -> None:
@@ -116,74 +113,31 @@ class MaildirMaildrop(Maildrop):
 
     def _found(self, index: int, use: Callable[[str], T]) -> T:
         """``use`` on the message's path, after a look for its new one if a reader has renamed it."""
-        message = self._messages[index]
+        name = self._names[index]
+        likely = path_of(self._mailbox, name)
         try:
-            return use(message.path)
+            return use(likely)
         except FileNotFoundError:
-            for folder in _FOLDERS:
-                for name in os.listdir(f"{self._mailbox}/{folder}"):
-                    if name.partition(":")[0] == message.base:
-                        self._messages[index] = message._replace(path=f"{self._mailbox}/{folder}/{name}")
-                        return use(self._messages[index].path)
+            base = base_of(name)
+            for folder in FOLDERS:
+                for other in os.listdir(f"{self._mailbox}/{folder}"):
+                    if other.startswith(base) and base_of(other) == base:
+                        self._names[index] = other
+                        return use(f"{self._mailbox}/{folder}/{other}")
             raise
 
 
 def _base(path: str) -> str:
-    return os.path.basename(path).partition(":")[0]
+    return base_of(os.path.basename(path))
 
 
-def _scan(mailbox: str) -> list[_Message]:
-    """Every message; scanned again while readers rename files, which could hide one from a scan.
-
-    ``new`` comes first, so that a message on its way to ``cur`` is met at least once.
-    """
-    found: dict[str, str] = {}
-    for _ in range(_SCANS):
-        before = _changes(mailbox)
-        found = {
-            entry.name.partition(":")[0]: entry.path
-            for folder in _FOLDERS
-            for entry in os.scandir(f"{mailbox}/{folder}")
-            # A name with a line end is nobody's message; only regular files are opened.
-            if entry.name[0] != "." and "\n" not in entry.name and entry.is_file(follow_symlinks=False)
-        }
-        if _changes(mailbox) == before:
-            break
-    return [_Message(_second(base), base, path) for base, path in found.items()]
-
-
-def _changes(mailbox: str) -> list[int]:
-    return [os.stat(f"{mailbox}/{folder}").st_mtime_ns for folder in _FOLDERS]
-
-
-def _second(base: str) -> int:
-    digits = _SECOND.match(base)
-    return int(digits[0]) if digits else 0
-
-
-def _octets(message: _Message, sizes: dict[str, int]) -> int | None:
-    """The message's size on the wire; ``None`` when it has to be counted and cannot be read."""
-    said = _SENT.search(message.base)
-    if said:
-        return int(said[1])
-    octets = sizes.get(message.base)
-    if octets is None:
-        count = CrlfCount()
-        try:
-            for piece in _pieces(open_regular(message.path)):
-                count.add(piece)
-        except OSError:
-            return None
-        octets = sizes[message.base] = count.total
-    return octets
-
-
-def _pieces(fd: int) -> Iterator[bytes]:
-    """The octets of the open file, which is closed with the iterator, started or not."""
-    return _read(open(fd, "rb", buffering=0))
-
-
-def _read(file: FileIO) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(READ_OCTETS):
-            yield piece
+def _content(path: str, most: int) -> bytes | None:
+    """All octets of a regular file, by as few calls as it takes; ``None`` when there are more."""
+    fd = os.open(path, READ)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{path} is not a regular file")
+        content = os.read(fd, most + 1)
+    finally:
+        os.close(fd)
+    return content if len(content) <= most else None

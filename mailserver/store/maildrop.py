@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from zope.interface import implementer
 
 from mailserver.interfaces import IMaildrop, Listing, MaildropInUse
+from mailserver.store.kept_ids import is_unique_id
 
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_LONGEST_ID = 70  # RFC 1939 §7, UIDL
 
 
 class MaildropLock:
@@ -82,6 +82,6 @@ class Maildrop:
 
 def unique_id(name: str) -> str:
     """``name`` where UIDL may carry it (1 to 70 characters 0x21 to 0x7E), else its hash."""
-    if 0 < len(name) <= _LONGEST_ID and name.isascii() and name.isprintable() and " " not in name:
+    if is_unique_id(name):
         return name
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:40]

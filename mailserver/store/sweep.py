@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event, Thread
 
-from mailserver.store.paths import MBOX, TRASH
+from mailserver.store.paths import CONVERTING, MBOX, TRASH
 
 TMP_SECONDS = 36 * 3600.0
 """DJB's: a file in ``tmp`` that is older has lost its writer."""
@@ -65,7 +65,7 @@ def mailboxes_of(folder: str) -> Iterator[str]:
     with suppress(OSError):
         for name in sorted(os.listdir(folder)):
             path = f"{folder}/{name}"
-            if name.endswith(MBOX) or (os.path.isdir(path) and not name.endswith(TRASH)):
+            if name.endswith(MBOX) or (os.path.isdir(path) and not name.endswith((TRASH, CONVERTING))):
                 yield path
 
 
