@@ -22,6 +22,7 @@
 ``listeners.py``      listening sockets, bound before privileges drop, or inherited
 ``maillog.py``        one function for each event in a message's life
 ``values/``           what travels
+``words/``            what we say to people, one file for each language
 ``wire/``             bytes <-> events, no sockets, no Twisted
 ``accounts/``         who is local
 ``policy/``           what we accept

@@ -57,7 +57,9 @@ from mailserver.store.quota import QuotaLimits
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.envelope import Recipient
+from mailserver.values.address import Address
 from mailserver.values.reply import Reply
+from mailserver.values.expansion import language_of
 from mailserver.values.session import RecipientFacts
 from mailserver.wire.smtp_events import Offer
 
@@ -170,6 +172,7 @@ class House:
             quota=quota_of(settings.store),
             undelete_for=settings.store.undelete_for,
         )
+            language=settings.language,
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
@@ -310,6 +313,9 @@ class House:
         settings = self._settings
         place = PickupPlace(
             folder=settings.state / DROP,
+    def _language_of(self, sender: Address) -> str:
+        return language_of(self.directory.resolve, sender) or self._settings.language
+
             hostname=settings.hostname,
             most=settings.limits.message_size,
             spool=self.spool,
@@ -330,7 +336,7 @@ class House:
             local=MailboxAgent(self.bridge, self._mailbox_of, self._settings.hostname),
             remote=self.relay,
             retry=schedule,
-            reporter=Reporter(self._settings.hostname, schedule.gives_up_at),
+            reporter=Reporter(self._settings.hostname, schedule.gives_up_at, language_of=self._language_of),
             warn_due=schedule.warn_due,
         )
         return Runner(spool, self.bridge, ways, self._reactor)

@@ -22,6 +22,7 @@ from mailserver.accounts.names import check_local, local_key, without_detail
 from mailserver.interfaces import IDirectory
 from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser, Resolution, Secrets
 from mailserver.values.address import Address, domain_key
+from mailserver.words import LANGUAGES
 
 FRESH_FOR = 0.5
 """Seconds for which nobody looks whether the file has changed."""
@@ -34,7 +35,7 @@ REMEMBERED = 20_000
 
 _POSTMASTER = "postmaster"
 _Row = tuple[Any, ...]
-_ACCOUNTS = "SELECT local, domain, format, send_as, password, scram, sealed FROM account"
+_ACCOUNTS = "SELECT local, domain, format, send_as, language, password, scram, sealed FROM account"
 _FORMATS = ("", "maildir", "mbox")
 
 
@@ -222,6 +223,17 @@ class SqliteDirectory:
             if not _is_sender_pattern(pattern):
                 raise UnusableAddress(f"{pattern!r} is no sender; expected an address, @domain or *")
         self._update(address, "send_as = ?", (json.dumps(list(dict.fromkeys(patterns)), ensure_ascii=False),))
+
+    def set_language(self, address: Address, language: str) -> None:
+        """What the user of an account reads: a tag of ``words.LANGUAGES``, ``""`` for the server's own.
+
+        Raises:
+            NotFound: there is no such account.
+            DirectoryError: nobody here speaks it.
+        """
+        if language and language not in LANGUAGES:
+            raise DirectoryError(f"{language!r} is not spoken here; there are {', '.join(LANGUAGES)}")
+        self._update(address, "language = ?", (language,))
 
     def _update(self, address: Address, columns: str, values: Sequence[object]) -> None:
         with self._change() as connection:
@@ -417,8 +429,8 @@ class SqliteDirectory:
 
 
 def _account(row: _Row) -> Account:
-    local, domain, format, send_as, *_ = row
-    return Account(Address(local, domain), format, tuple(json.loads(send_as)))
+    local, domain, format, send_as, language, *_ = row
+    return Account(Address(local, domain), format, tuple(json.loads(send_as)), language)
 
 
 def _checked(secrets: Secrets | str) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 """PRAGMA user_version of the schema below."""
 
 _SCHEMA = (
@@ -41,6 +41,10 @@ _STEPS = (
         "ALTER TABLE account ADD COLUMN sealed TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE account ADD COLUMN send_as TEXT NOT NULL DEFAULT '[]'",
         "PRAGMA user_version = 2",
+    ),
+    (
+        "ALTER TABLE account ADD COLUMN language TEXT NOT NULL DEFAULT ''",
+        "PRAGMA user_version = 3",
     ),
 )
 

@@ -11,7 +11,11 @@ from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner, 
 from mailserver.admin.output import Output, json_option
 from mailserver.values.account import Secrets
 from mailserver.values.address import Address
+from mailserver.words import LANGUAGES
 
+language_option = click.option(
+    "--language", type=click.Choice(list(LANGUAGES)), default=None, help="What the user reads in our reports."
+)
 stdin_option = click.option(
     "--password-stdin", "from_stdin", is_flag=True, help="Read the password's line from standard input."
 )
@@ -38,6 +42,7 @@ def user() -> None:
     multiple=True,
     help="An address, @domain or * that it may write as, beside its own.",
 )
+@language_option
 @stdin_option
 @json_option
 @click.pass_obj
@@ -46,6 +51,7 @@ def add(
     address: Address,
     format_: str | None,
     senders: tuple[str, ...],
+    language: str | None,
     from_stdin: bool,
     as_json: bool,
 ) -> None:
@@ -56,6 +62,8 @@ def add(
         account = directory.add_user(address, secrets, format_ or "")
         if senders:
             directory.allow_senders(account.address, senders)
+        if language:
+            directory.set_language(account.address, language)
     name = str(account.address)
     output.done(f"{name} added", address=name, format=_format(operator, account.format))
 
@@ -74,10 +82,12 @@ def list_(operator: Operator, as_json: bool) -> None:
                     "address": str(a.address),
                     "format": _format(operator, a.format),
                     "may_send_as": list(a.may_send_as),
+                    "language": a.language,
                 }
                 for a in directory.users()
             ]
-    columns = ["address", "format", *(["may_send_as"] if any(row["may_send_as"] for row in rows) else [])]
+    shown = [key for key in ("may_send_as", "language") if any(row[key] for row in rows)]
+    columns = ["address", "format", *shown]
     output.rows(
         columns,
         rows,
@@ -97,6 +107,25 @@ def password(operator: Operator, address: Address, from_stdin: bool, as_json: bo
     with operator.directory() as directory:
         directory.set_password(address, secrets)
     output.done(f"{address} has a new password", address=str(address))
+
+
+@user.command("set", epilog="Example: mailserver user set ada@example.test --language tr")
+@click.argument("address", type=ADDRESS)
+@language_option
+@click.option("--server-language", is_flag=True, help="Write to the user as the configuration says.")
+@json_option
+@click.pass_obj
+def set_(
+    operator: Operator, address: Address, language: str | None, server_language: bool, as_json: bool
+) -> None:
+    """Change what is kept of an account: the language in which the server writes to its owner."""
+    output = Output(as_json)
+    if (language is None) is not server_language:
+        raise click.UsageError("Give --language or --server-language.", click.get_current_context())
+    with operator.directory() as directory:
+        directory.set_language(address, language or "")
+    name = LANGUAGES[language or operator.settings.language]
+    output.done(f"{address} is written to in {name}", address=str(address), language=language or "")
 
 
 @user.command(epilog="Example: mailserver user remove ada@example.test --yes")

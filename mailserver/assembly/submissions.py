@@ -105,7 +105,13 @@ class Submissions:
         settings = self._settings
         postmaster = Address("postmaster", account.address.domain)
         notice = hold_notice(
-            account, postmaster, entry.envelope.hold, settings.hostname, self._directory.resolve, time.time()
+            account,
+            postmaster,
+            entry.envelope.hold,
+            settings.hostname,
+            self._directory.resolve,
+            time.time(),
+            account.language or settings.language,
         )
         writer = self._spool.begin()
         writer.write(notice.content)

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from mailserver.values.address import domain_key
 from mailserver.values.units import octets_from, seconds_from
+from mailserver.words import LANGUAGES
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -282,6 +283,7 @@ def _object(value: object) -> str:
 
 
 FORMAT = Kind('"maildir" or "mbox"', '"maildir"', lambda value: _one_of(value, ("maildir", "mbox")))
+LANGUAGE = Kind(f"one of {', '.join(LANGUAGES)}", '"en"', lambda value: _one_of(value, tuple(LANGUAGES)))
 LOST_TLS = Kind(
     '"warn", "delay" or "ignore"', '"warn"', lambda value: _one_of(value, ("warn", "delay", "ignore"))
 )

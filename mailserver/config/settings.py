@@ -15,6 +15,7 @@ from mailserver.config.kinds import (
     DURATION,
     ENDPOINT,
     FORMAT,
+    LANGUAGE,
     LMTP_ENDPOINT,
     LOST_TLS,
     NAME,
@@ -132,7 +133,8 @@ class Settings:
     """Everything that an administrator decides; each field is a key or a table of ``mailserver.toml``.
 
     ``hostname`` is in A-labels; ``domains`` are as they were written, compared by
-    ``values.address.domain_key``, by default the host's own name; ``tls`` is ``None`` when the server makes
+    ``values.address.domain_key``, by default the host's own name; ``language`` is what we write to people
+    who have chosen none; ``tls`` is ``None`` when the server makes
     its own certificate.  ``load`` makes every path absolute.
     """
 
@@ -140,6 +142,7 @@ class Settings:
     domains: Annotated[tuple[str, ...], each(DOMAIN, at_least=1)] = attrs.field()
     state: FilePath = Path("state")
     workers: Annotated[int, Kind("a number of processes, 0 for one per core", "1", whole(0, 256))] = 1
+    language: Annotated[str, LANGUAGE] = "en"
     listen: Listen = attrs.field(factory=Listen)
     tls: Tls | None = None
     login: Login = attrs.field(factory=Login)

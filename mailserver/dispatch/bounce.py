@@ -5,14 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 
-from mailserver.dispatch.bounce_words import (
-    DELAYED_SUBJECT,
-    FAILED_SUBJECT,
-    SUCCESS_SUBJECTS,
-    delayed_words,
-    failed_words,
-    success_words,
-)
+from mailserver import maillog
+from mailserver.dispatch.bounce_words import delayed_words, failed_words, subject, success_words
 from mailserver.dispatch.delivery_status import delivery_status, is_international
 from mailserver.interfaces import Notice
 from mailserver.values.address import NULL_SENDER, Address
@@ -20,6 +14,7 @@ from mailserver.values.content import Content
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import Entry, Envelope, Recipient
 from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
+from mailserver.words import header_text, known
 
 _FULL_OCTETS = 256 * 1024
 """Content up to this size goes back whole when the sender asks for it by RET=FULL."""
@@ -37,8 +32,8 @@ class Reporter:
     """Writes the DSNs of one host.
 
     ``hostname`` names the reporting MTA; ``gives_up_at(began)`` tells, in seconds since the
-    epoch, how long a delayed message is tried; ``token`` gives a random word for boundary and
-    Message-ID, and is for tests.
+    epoch, how long a delayed message is tried; ``language_of`` which language a sender reads (a tag of
+    ``words.LANGUAGES``); ``token`` gives a random word for boundary and Message-ID, and is for tests.
     """
 
     def __init__(
@@ -46,8 +41,10 @@ class Reporter:
         hostname: str,
         gives_up_at: Callable[[float], float] | None = None,
         token: Callable[[], str] = lambda: secrets.token_hex(12),
+        language_of: Callable[[Address], str] = lambda sender: "en",
     ) -> None:
         self._hostname = hostname
+        self._language_of = language_of
         self._gives_up_at = gives_up_at
         self._token = token
 
@@ -60,17 +57,19 @@ class Reporter:
         failed = [o for o in outcomes if isinstance(o, Failed) and _wanted(o.recipient, "FAILURE")]
         if not failed or entry.envelope.reverse_path == NULL_SENDER:
             return None
-        words = failed_words(entry, failed, self._hostname)
-        return self._notice(entry, failed, now, FAILED_SUBJECT, words, _returned(entry))
+        language = self._language(entry)
+        words = failed_words(entry, failed, self._hostname, language)
+        return self._notice(entry, failed, now, (language, words), _returned(entry))
 
     def warning(self, entry: Entry, outcomes: Sequence[Outcome], now: float) -> Notice | None:
         """One DSN for all recipients in ``outcomes`` that are delayed; ``None`` as in ``report``."""
         late = [o for o in outcomes if isinstance(o, Delayed) and _wanted(o.recipient, "DELAY")]
         if not late or entry.envelope.reverse_path == NULL_SENDER:
             return None
-        words = delayed_words(entry, late, self._hostname, self._end(entry))
+        language = self._language(entry)
+        words = delayed_words(entry, late, self._hostname, self._end(entry), language)
         # RET speaks of failures only; a report of delay has the headers (RFC 3461 §4.3).
-        return self._notice(entry, late, now, DELAYED_SUBJECT, words, _header_part(entry))
+        return self._notice(entry, late, now, (language, words), _header_part(entry))
 
     def successes(self, entry: Entry, outcomes: Sequence[Outcome], now: float) -> list[Notice]:
         """One DSN for each kind of success that NOTIFY=SUCCESS asks to hear of, or BY's trace.
@@ -86,18 +85,22 @@ class Reporter:
         for outcome in outcomes:
             if _tells_success(outcome, trace):
                 kinds.setdefault(type(outcome), []).append(outcome)
+        language = self._language(entry) if kinds else ""
         # Only a report of failure ever has the whole message (RFC 3461 §4.3).
         return [
             self._notice(
-                entry,
-                told,
-                now,
-                SUCCESS_SUBJECTS[kind],
-                success_words(entry, told, kind),
-                _header_part(entry),
+                entry, told, now, (language, success_words(entry, told, kind, language)), _header_part(entry)
             )
             for kind, told in kinds.items()
         ]
+
+    def _language(self, entry: Entry) -> str:
+        """What the sender reads. Not knowing it must not cost the report."""
+        try:
+            return known(self._language_of(entry.envelope.reverse_path))
+        except Exception as error:
+            maillog.fault("asking the directory for a sender's language", error, entry.queue_id)
+            return "en"
 
     def _end(self, entry: Entry) -> float | None:
         return None if self._gives_up_at is None else self._gives_up_at(entry.began)
@@ -107,22 +110,24 @@ class Reporter:
         entry: Entry,
         outcomes: Sequence[Outcome],
         now: float,
-        subject: str,
-        words: str,
+        told: tuple[str, str],
         returned: _Part | None,
     ) -> Notice:
+        """``outcomes`` of one kind; ``told``: the language, and the text for people in it."""
+        language, words = told
         status = delivery_status(entry, outcomes, self._hostname, now, self._end(entry))
         utf8 = is_international(entry, [outcome.recipient for outcome in outcomes])
         kind = "message/global-delivery-status" if utf8 else "message/delivery-status"
         text = words.replace("\n", "\r\n").encode("utf-8", "replace")
-        parts = [(f"text/plain; charset={'us-ascii' if text.isascii() else 'utf-8'}", text), (kind, status)]
+        charset = "us-ascii" if text.isascii() else "utf-8"
+        parts = [(f"text/plain; charset={charset}\r\nContent-Language: {language}", text), (kind, status)]
         if returned is not None:
             parts.append(returned)
         sender = entry.envelope.reverse_path
-        content = self._message(sender, subject, now, parts)
+        content = self._message(sender, subject(type(outcomes[0]), language), now, parts)
         return Notice(_envelope(sender, content), content)
 
-    def _message(self, sender: Address, subject: str, now: float, parts: Sequence[_Part]) -> bytes:
+    def _message(self, sender: Address, title: str, now: float, parts: Sequence[_Part]) -> bytes:
         """The whole message: header, then ``parts`` as multipart/report (RFC 6522 §3)."""
         token = self._token()
         while any(token.encode() in body for _, body in parts):
@@ -131,7 +136,7 @@ class Reporter:
         header = (
             f"From: Mail Delivery System <MAILER-DAEMON@{self._hostname}>\r\n"
             f"To: <{sender}>\r\n"
-            f"Subject: {subject}\r\n"
+            f"Subject: {header_text(title)}\r\n"
             f"Date: {header_date(now)}\r\n"
             f"Message-ID: <{token}@{self._hostname}>\r\n"
             "Auto-Submitted: auto-replied\r\n"

@@ -1,4 +1,4 @@
-"""What a DSN says to the person who reads it: what happened, and what to do (English)."""
+"""What a DSN says to the person who reads it: what happened, and what to do; the texts are in words/."""
 
 from __future__ import annotations
 
@@ -7,112 +7,128 @@ from collections.abc import Sequence
 
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import Entry, Recipient
-from mailserver.values.outcome import Delivered, Expanded, Outcome, Relayed
+from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 from mailserver.values.text import printable
-
-FAILED_SUBJECT = "Your message could not be delivered"
-DELAYED_SUBJECT = "Your message is delayed, and we keep trying"
-SUCCESS_SUBJECTS: dict[type[Outcome], str] = {
-    Delivered: "Your message was delivered",
-    Relayed: "Your message was handed to a server that sends no reports",
-    Expanded: "Your message was sent on to the members of a list",
-}
-
-_SUCCESSES: dict[type[Outcome], str] = {
-    Delivered: "was delivered to the mailbox of {whom}.",
-    Relayed: "was taken over by the server of {whom}. That server does not report deliveries, so this is"
-    " the last that you hear of it unless something goes wrong.",
-    Expanded: "was sent on to everybody who stands behind {whom}. Their deliveries are not reported, only"
-    " failures if you asked for them.",
-}
+from mailserver.words import known, moment, say
 
 _WIDTH = 76
 _DETAIL_CHARACTERS = 400
 _RECIPIENTS_SHOWN = 100
 
-# Advice by enhanced status (RFC 3463 §3); the longest beginning that fits counts.
-_ADVICE = {
-    "": "The reason below is for the postmaster of the other side; please send it along if you ask for help.",
-    "5.1.1": "There is no mailbox of that name: please look for a typing mistake in the address, and ask the"
-    " recipient for the right one by another way.",
-    "5.1.2": "The domain, the part after the @, does not exist or has no mail server: please look for a"
-    " typing mistake in the address.",
-    "5.1.10": "The domain, the part after the @, says that it takes no mail: please ask the recipient for"
-    " another address.",
-    "5.2.1": "The mailbox is closed: please ask the recipient for another address.",
-    "5.2.2": "The recipient's mailbox is full: please send the message again later, or tell the recipient by"
-    " another way.",
-    "4.2.2": "The recipient's mailbox is full: please send the message again later, or tell the recipient by"
-    " another way.",
-    "5.2.3": "The message is larger than the recipient's server takes: please send it without large"
-    " attachments.",
-    "5.3.4": "The message is larger than the recipient's server takes: please send it without large"
-    " attachments.",
-    "4.4.7": "The other server could not take the message for days: please send it again later, or reach the"
-    " recipient by another way.",
-    "5.4.7": "The message could not be delivered in the time that it was given: please send it again if it"
-    " still matters.",
-    "5.4.4": "No mail server was found for the domain, the part after the @: please look for a typing mistake"
-    " in the address.",
-    "5.4.6": "The message went round in a circle between servers: please tell the postmaster of the"
-    " recipient's domain.",
-    "5.6.7": "A server on the way cannot handle addresses with letters of this alphabet: please ask the"
-    " recipient for another address.",
-    "5.7": "The recipient's server refused the message by a rule of its own; the reason below may say which."
-    " Please reach the recipient, or the postmaster there, by another way.",
+_NAMES: dict[type[Outcome], str] = {
+    Failed: "failed",
+    Delayed: "delayed",
+    Delivered: "delivered",
+    Relayed: "relayed",
+    Expanded: "expanded",
+}
+
+POSTMASTER_STATUS = "5.7.0"
+"""The status of what an operator returns: no server has said it (``Outcome.remote_mta`` is empty)."""
+
+SUPPRESSED_STATUS = "5.1.5"
+"""The status of what is not tried, for the address is on its sender's list of those that failed for good."""
+
+# Kinds of failure by enhanced status (RFC 3463 §3); the longest beginning that fits counts.
+_KINDS = {
+    "": "other",
+    "5.1.1": "no_user",
+    "5.1.2": "no_domain",
+    "5.1.3": "bad_address",
+    "5.1.6": "moved",
+    "5.1.10": "no_mail",
+    "5.2.1": "closed",
+    "5.2.2": "full",
+    "4.2.2": "full",
+    "5.2.3": "too_big",
+    "5.3.4": "too_big",
+    "4.4.7": "expired",
+    "5.4.7": "time_over",
+    "5.4.4": "no_domain",
+    "5.4.6": "loop",
+    "5.6": "form",
+    "5.6.7": "alphabet",
+    "5.7": "policy",
+    "5.7.4": "tls",
+    "5.7.5": "tls",
+    "5.7.10": "tls",
+    "5.7.30": "tls",
 }
 
 
-def failed_words(entry: Entry, outcomes: Sequence[Outcome], hostname: str) -> str:
+def subject(kind: type[Outcome], language: str) -> str:
+    """What stands in the Subject of a report about outcomes of one kind."""
+    return say(language, f"{_NAMES[kind]}.subject")
+
+
+def failed_words(entry: Entry, outcomes: Sequence[Outcome], hostname: str, language: str = "en") -> str:
     """The text of a report of failure, lines ended by LF."""
-    advice = {_advice(outcome.status) for outcome in outcomes}
-    return _words(
-        f"Your message of {header_date(entry.arrived)} could not be delivered to {_whom(outcomes)}, and"
-        f" {hostname} will not try again. {advice.pop() if len(advice) == 1 else _ADVICE['']}",
-        outcomes,
-    )
+    kinds = {_kind(outcome) for outcome in outcomes}
+    together = len(kinds) == 1
+    why = say(language, f"why.{kinds.pop() if together else 'several'}")
+    date = _date(entry.arrived, language)
+    blocks = [
+        say(language, "failed", whom=_whom(outcomes, language), why=why),
+        say(language, "failed.details", date=date, hostname=hostname),
+    ]
+    return _words(blocks, outcomes, language, tells_why=not together)
 
 
-def delayed_words(entry: Entry, outcomes: Sequence[Outcome], hostname: str, gives_up_at: float | None) -> str:
+def delayed_words(
+    entry: Entry, outcomes: Sequence[Outcome], hostname: str, gives_up_at: float | None, language: str = "en"
+) -> str:
     """The text of a report of delay, lines ended by LF."""
-    until = "" if gives_up_at is None else f" until {header_date(gives_up_at)}"
-    return _words(
-        f"Your message of {header_date(entry.arrived)} could not yet be delivered to {_whom(outcomes)}."
-        f" You need not do anything: {hostname} keeps trying{until}, and tells you if it gives up.",
-        outcomes,
-    )
+    name, end = ("delayed", "") if gives_up_at is None else ("delayed.until", _date(gives_up_at, language))
+    date, whom = _date(entry.arrived, language), _whom(outcomes, language)
+    return _words([say(language, name, date=date, whom=whom, hostname=hostname, end=end)], outcomes, language)
 
 
-def success_words(entry: Entry, outcomes: Sequence[Outcome], kind: type[Outcome]) -> str:
+def success_words(
+    entry: Entry, outcomes: Sequence[Outcome], kind: type[Outcome], language: str = "en"
+) -> str:
     """The text of a report of success of one kind, lines ended by LF."""
-    what = _SUCCESSES[kind].format(whom=_whom(outcomes))
-    return _words(f"Your message of {header_date(entry.arrived)} {what}", outcomes)
+    date, whom = _date(entry.arrived, language), _whom(outcomes, language)
+    return _words([say(language, _NAMES[kind], date=date, whom=whom)], outcomes, language)
 
 
-def _whom(outcomes: Sequence[Outcome]) -> str:
-    return "the recipient below" if len(outcomes) == 1 else f"the {len(outcomes)} recipients below"
+def _date(seconds: float, language: str) -> str:
+    return header_date(seconds) if known(language) == "en" else moment(language, seconds)
 
 
-def _advice(status: str) -> str:
-    return max(((len(key), text) for key, text in _ADVICE.items() if _begins(status, key)))[1]
+def _whom(outcomes: Sequence[Outcome], language: str) -> str:
+    count = len(outcomes)
+    return say(language, "whom.one") if count == 1 else say(language, "whom.many", count=count)
+
+
+def _kind(outcome: Outcome) -> str:
+    status = outcome.status
+    if not outcome.remote_mta and status in (POSTMASTER_STATUS, SUPPRESSED_STATUS):
+        return "postmaster" if status == POSTMASTER_STATUS else "suppressed"
+    return max((len(key), kind) for key, kind in _KINDS.items() if _begins(status, key))[1]
 
 
 def _begins(status: str, key: str) -> bool:
     return not key or status == key or status.startswith(f"{key}.")
 
 
-def _words(paragraph: str, outcomes: Sequence[Outcome]) -> str:
-    blocks = [_filled(paragraph)]
-    blocks += [_recipient_words(outcome) for outcome in outcomes[:_RECIPIENTS_SHOWN]]
+def _words(
+    paragraphs: Sequence[str], outcomes: Sequence[Outcome], language: str, tells_why: bool = False
+) -> str:
+    blocks = [_filled(paragraph) for paragraph in paragraphs]
+    blocks += [_recipient_words(outcome, language, tells_why) for outcome in outcomes[:_RECIPIENTS_SHOWN]]
     if len(outcomes) > _RECIPIENTS_SHOWN:
-        blocks.append(f"... and {len(outcomes) - _RECIPIENTS_SHOWN} more, listed in the next part.")
+        blocks.append(say(language, "more", count=len(outcomes) - _RECIPIENTS_SHOWN))
     return "\n\n".join(blocks) + "\n"
 
 
-def _recipient_words(outcome: Outcome) -> str:
-    said = f"{printable(outcome.remote_mta)} answered: " if outcome.remote_mta else ""
+def _recipient_words(outcome: Outcome, language: str, tells_why: bool) -> str:
+    lines = [f"<{_address(outcome.recipient)}>:"]
+    if tells_why:
+        why = say(language, f"why.{_kind(outcome)}")
+        lines.append(_filled(why[:1].upper() + why[1:], "    "))
+    said = say(language, "answered", host=printable(outcome.remote_mta)) if outcome.remote_mta else ""
     detail = said + printable(outcome.diagnostic, _DETAIL_CHARACTERS)
-    return f"<{_address(outcome.recipient)}>:\n{_filled(detail, '    ')}"
+    return "\n".join([*lines, *(_filled(line, "    ") for line in detail.split("\n"))])
 
 
 def _address(recipient: Recipient) -> str:

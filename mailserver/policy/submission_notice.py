@@ -11,26 +11,14 @@ from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import Envelope
 from mailserver.values.expansion import final_recipients
+from mailserver.words import header_text, known, say
 
-_WORDS = """\
-Mail from {account} is held by {hostname} and does not leave:
-
-    {reason}.
-
-Nothing is lost, and whatever is sent from now on is held too. If you did
-not send that much yourself, somebody may know your password: change it
-now, and tell your administrator.
-
-For the administrator:
-
-    mailserver queue list                       shows what is held
-    mailserver queue release --sender {account}
-                                                sends it, and ends the hold
-    mailserver queue remove --sender {account}
-                                                drops it, and ends the hold
-    mailserver user password {account}
-                                                locks out whoever knew the old one
-"""
+_COMMANDS = {
+    "queue list": "hold.list",
+    "queue release --sender {account}": "hold.release",
+    "queue remove --sender {account}": "hold.remove",
+    "user password {account}": "hold.password",
+}
 
 
 def hold_notice(
@@ -40,20 +28,24 @@ def hold_notice(
     hostname: str,
     resolve: Callable[[Address], Resolution],
     now: float,
+    language: str = "en",
 ) -> Notice:
-    """One message to the account's owner and to the postmaster of its domain, from the null sender."""
+    """One message to the account's owner and to the postmaster of its domain, from the null sender, in the
+    owner's language."""
     asked = [(account.address, "", frozenset({"NEVER"})), (postmaster, "", frozenset({"NEVER"}))]
-    words = _WORDS.format(account=account.address, reason=reason, hostname=hostname)
+    words = _words(language, str(account.address), reason, hostname)
+    subject = header_text(say(language, "hold.subject")).replace("\r\n", "\n")
     content = (
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>\n"
         f"To: <{account.address}>, <{postmaster}>\n"
-        f"Subject: Your mail is held: too much in too short a time\n"
+        f"Subject: {subject}\n"
         f"Date: {header_date(now)}\n"
         f"Message-ID: <{secrets.token_hex(12)}@{hostname}>\n"
         "Auto-Submitted: auto-generated\n"
         "MIME-Version: 1.0\n"
         "Content-Type: text/plain; charset=utf-8\n"
         "Content-Transfer-Encoding: 8bit\n"
+        f"Content-Language: {known(language)}\n"
         f"\n{words}"
     )
     octets = content.replace("\n", "\r\n").encode()
@@ -64,3 +56,11 @@ def hold_notice(
         smtputf8=not account.address.is_ascii,
     )
     return Notice(envelope, octets)
+
+
+def _words(language: str, account: str, reason: str, hostname: str) -> str:
+    lines = [say(language, "hold.text", account=account, reason=reason, hostname=hostname)]
+    lines += [say(language, "hold.administrator"), ""]
+    for command, name in _COMMANDS.items():
+        lines += [f"    mailserver {command.format(account=account)}", f"        {say(language, name)}"]
+    return "\n".join([*lines, ""])

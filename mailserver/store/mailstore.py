@@ -47,6 +47,7 @@ class MailStore:
         sweeps: bool = False,
         quota: QuotaLimits | None = None,
         undelete_for: float = 0.0,
+        language: str = "en",
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is not a mailbox format; expected one of {', '.join(FORMATS)}")
@@ -60,6 +61,8 @@ class MailStore:
         self._undelete_for = undelete_for
         self._quota = quota or QuotaLimits()
         self._quotas: dict[str, MailboxQuota] = {}
+        self._language = language
+        self._languages: dict[str, str] = {}
         self._domains: dict[str, DomainUsage] = {}
         self._later = ThreadPoolExecutor(1, thread_name_prefix="quota")
         self._sweeper = Sweeper(self._root, self._sweep) if sweeps else None
@@ -131,6 +134,7 @@ class MailStore:
             return None
         if whole and domain not in self._domains:
             self._domains[domain] = DomainUsage(os.path.dirname(path), whole)
+        self._languages[path] = account.language  # chosen anew, it counts for the next notice
         if path not in self._quotas:
             self._quotas[path] = MailboxQuota(
                 path,
@@ -144,7 +148,8 @@ class MailStore:
 
     def _warn(self, account: Account, path: str, percent: int) -> None:
         """Put a notice into the mailbox itself, whatever room is left."""
-        delivery = quota_notice(account.address, percent, self._hostname)
+        language = self._languages[path] or self._language
+        delivery = quota_notice(account.address, percent, self._hostname, language)
         if path.endswith(MBOX):
             future = self._mbox_deliveries.deliver(path, delivery)
         else:

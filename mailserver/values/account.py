@@ -13,12 +13,14 @@ class Account:
     """A user with a mailbox here. ``format`` is ``"maildir"``, ``"mbox"`` or ``""`` (the store's own).
 
     ``may_send_as`` are senders beside the user's own addresses and aliases: whole addresses, domains
-    as ``@example.test``, or ``*`` for everybody's.
+    as ``@example.test``, or ``*`` for everybody's.  ``language`` is what the user reads, a tag of
+    ``words.LANGUAGES``, or ``""`` for the server's own.
     """
 
     address: Address
     format: str = ""
     may_send_as: tuple[str, ...] = ()
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,16 @@ MOST_RECIPIENTS = 100_000
 """What one message may expand to; a table of aliases that goes beyond it is a mistake."""
 
 
+def language_of(resolve: Callable[[Address], Resolution], address: Address) -> str:
+    """What the reader behind an address has chosen to read, ``""`` for a stranger or who chose nothing; of
+    an alias, its first member who is a user here."""
+    answer = resolve(address)
+    if isinstance(answer, Alias):
+        found = (resolve(target) for target in answer.targets)
+        answer = next((one for one in found if isinstance(one, LocalUser)), answer)
+    return answer.account.language if isinstance(answer, LocalUser) else ""
+
+
 def final_addresses(
     resolve: Callable[[Address], Resolution], address: Address
 ) -> dict[tuple[str, str], Address]:

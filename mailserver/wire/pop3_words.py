@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mailserver.words import LANGUAGES
+
+__all__ = ["LANGUAGES", "Words", "language_of"]
+
 Words = Mapping[str, str]
 """English text -> text in another language; empty for English itself."""
-
-LANGUAGES = {"en": "English", "tr": "Türkçe", "fa": "فارسی", "uk": "Українська"}
-"""Language tag -> the language's own name for itself, as LANG lists them; the first is the default."""
 
 _TABLE: tuple[tuple[str, str, str, str], ...] = (
     # English, Turkish, Persian, Ukrainian

@@ -304,6 +304,40 @@ def test_senders_that_are_allowed(directory: SqliteDirectory) -> None:
         directory.allow_senders(address_from("nobody@example.test"), ["*"])
 
 
+def test_an_accounts_language(directory: SqliteDirectory) -> None:
+    grace = directory.add_user(address_from("grace@example.test"), HASH)
+    assert grace.language == ""
+    directory.set_language(grace.address, "tr")
+    answer = directory.resolve(grace.address)
+    assert isinstance(answer, LocalUser)
+    assert answer.account.language == "tr"
+    with pytest.raises(DirectoryError, match="'xx' is not spoken here; there are en, tr, fa, uk"):
+        directory.set_language(grace.address, "xx")
+
+
+def test_a_directory_of_the_version_before_is_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.sqlite"
+    connection = sqlite3.connect(path)
+    for statement in (*tables._SCHEMA, *tables._STEPS[0]):
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO account (domain_key, local_key, local, domain, password, send_as)"
+        " VALUES ('example.test', 'ada', 'ada', 'example.test', ?, '[\"*\"]')",
+        (HASH,),
+    )
+    connection.commit()
+    connection.close()
+    directory = SqliteDirectory(path, ["example.test"])
+    directory.open()
+    try:
+        (ada,) = directory.users()
+        assert (ada.may_send_as, ada.language) == (("*",), "")
+        directory.set_language(ada.address, "fa")
+        assert directory.users()[0].language == "fa"
+    finally:
+        directory.close()
+
+
 def test_an_alias_on_a_users_detail_cannot_close_a_loop(tmp_path: Path) -> None:
     directory = SqliteDirectory(tmp_path / "accounts.sqlite", ["example.test"])
     directory.open()

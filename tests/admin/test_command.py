@@ -99,7 +99,7 @@ def test_json(run: Run) -> None:
     added = run("user", "add", "سارا@example.test", "--password-stdin", "--json", input="secret\n")
     assert json.loads(added.stdout) == {"address": "سارا@example.test", "format": "mbox"}
     assert json.loads(run("user", "list", "--json").stdout) == [
-        {"address": "سارا@example.test", "format": "mbox", "may_send_as": []}
+        {"address": "سارا@example.test", "format": "mbox", "may_send_as": [], "language": ""}
     ]
     aliased = run("alias", "add", "satış@example.test", "سارا@example.test", "--json")
     expected = {"address": "satış@example.test", "targets": ["سارا@example.test"]}
@@ -119,6 +119,18 @@ def test_senders_are_allowed_and_taken_back(run: Run) -> None:
     assert run("user", "allow", "ada@example.test").exit_code == os.EX_USAGE
     assert run("user", "allow", "ada@example.test", "everybody").exit_code == os.EX_DATAERR
     assert run("user", "allow", "nobody@example.test", "*").exit_code == os.EX_NOUSER
+
+
+def test_a_user_has_a_language(run: Run) -> None:
+    run("user", "add", "ada@example.test", "--language", "tr", "--password-stdin", input="secret\n")
+    assert run("user", "list").stdout.splitlines()[1].split() == ["ada@example.test", "mbox", "tr"]
+    assert run("user", "set", "ada@example.test", "--language", "uk").stdout.endswith("in Українська\n")
+    assert json.loads(run("user", "list", "--json").stdout)[0]["language"] == "uk"
+    assert run("user", "set", "ada@example.test", "--server-language").stdout.endswith("in English\n")
+    assert run("user", "list").stdout.splitlines()[0].split() == ["address", "format"]
+    assert run("user", "set", "ada@example.test").exit_code == os.EX_USAGE
+    assert run("user", "set", "ada@example.test", "--language", "xx").exit_code == os.EX_USAGE
+    assert run("user", "set", "nobody@example.test", "--language", "fa").exit_code == os.EX_NOUSER
 
 
 def test_everything_is_kept_of_a_password(run: Run, tmp_path: Path) -> None:

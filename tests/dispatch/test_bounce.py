@@ -400,7 +400,7 @@ def test_a_warning() -> None:
     assert (one["Action"], one["Status"]) == ("delayed", "4.4.1")
     assert email.utils.parsedate_to_datetime(one["Will-Retry-Until"]).timestamp() == END
     assert parts(notice)[2].get_content_type() == "text/rfc822-headers"
-    assert "You need not do anything" in str(parts(notice)[0].get_payload())
+    assert "you need not do" in str(parts(notice)[0].get_payload())
     assert "delayed" in parsed(notice)["Subject"]
 
 
@@ -490,3 +490,85 @@ def test_content_that_needs_tls_is_never_sent_back() -> None:
     message = entry(ret="FULL")
     message = replace(message, envelope=replace(message.envelope, require_tls=True))
     assert parts(report(message))[2].get_content_type() == "text/rfc822-headers"
+
+
+# -- languages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "subject", "sentence"),
+    [
+        ("en", "Your message could not be delivered", "there is no mailbox of that name"),
+        ("tr", "İletiniz teslim edilemedi", "bu adda bir posta kutusu yok"),
+        ("fa", "پیام شما تحویل داده نشد", "صندوقی با این نام نیست"),
+        ("uk", "Ваше повідомлення не вдалося доставити", "скриньки з таким іменем немає"),
+    ],
+)
+def test_a_report_in_the_senders_language(language: str, subject: str, sentence: str) -> None:
+    spoken = Reporter("mx.a.test", language_of=lambda sender: language)
+    who = recipient()
+    notice = spoken.report(entry(who), [failed(who)], NOW)
+    assert notice is not None
+    message = parsed(notice)
+    assert message["Subject"] == subject
+    first, second = message.get_payload()[:2]  # type: ignore[index]
+    assert first["Content-Language"] == language
+    text = first.get_content()
+    words = " ".join(text.split())
+    assert words.index(sentence) < words.index("bob@b.test") < words.index("550 5.1.1 No such user")
+    assert first.get_content_charset() == ("us-ascii" if language == "en" else "utf-8")
+    assert notice.envelope.body == ("7BIT" if language == "en" else "8BITMIME")
+    # Programs read the same in all of them.
+    assert second.get_content_type() == "message/delivery-status"
+    assert blocks(notice)[1]["Diagnostic-Code"] == "smtp; 550 5.1.1 No such user"
+
+
+@pytest.mark.parametrize("language", ["tr", "fa", "uk"])
+def test_warnings_and_successes_in_the_senders_language(language: str) -> None:
+    spoken = Reporter("mx.a.test", lambda began: END, language_of=lambda sender: language)
+    who = recipient(notify="SUCCESS DELAY")
+    told = [
+        spoken.warning(entry(who), [delayed(who)], NOW),
+        *spoken.successes(entry(who), [relayed(who), in_mailbox(who), expanded(who)], NOW),
+    ]
+    assert len(told) >= 3
+    for notice in told:
+        assert notice is not None
+        assert not parsed(notice)["Subject"].isascii()
+        assert not parts(notice)[0].get_content().isascii()  # type: ignore[attr-defined]
+
+
+def test_kinds_that_differ_are_told_with_each_recipient() -> None:
+    many = [recipient(0), recipient(1, "full")]
+    notice = report(entry(*many), [failed(many[0]), failed(many[1], "5.2.2", "552 5.2.2 Full")])
+    words = " ".join(str(parts(notice)[0].get_payload()).split())
+    assert "the reasons differ" in words
+    assert "<bob@b.test>: There is no mailbox of that name" in words
+    assert "<full@b.test>: The recipient's mailbox is full" in words
+
+
+@pytest.mark.parametrize(
+    ("status", "mta", "kind"),
+    [
+        ("5.7.0", "", "postmaster"),
+        ("5.7.0", "mx.b.test", "rule of its own"),
+        ("5.7.30", "", "not protected"),
+        ("5.6.3", "", "the form"),
+        ("5.3.4", "mx.b.test", "larger"),
+        ("5.4.4", "", "typing mistake"),
+    ],
+)
+def test_kinds_of_failure(status: str, mta: str, kind: str) -> None:
+    who = recipient()
+    text = str(parts(report(entry(who), [failed(who, status, mta=mta)]))[0].get_payload())
+    assert kind in " ".join(text.split())
+
+
+def test_a_language_that_cannot_be_known_costs_no_report() -> None:
+    def broken(sender: Address) -> str:
+        raise OSError("the directory is gone")
+
+    who = recipient()
+    notice = Reporter("mx.a.test", language_of=broken).report(entry(who), [failed(who)], NOW)
+    assert notice is not None
+    assert parsed(notice)["Subject"] == "Your message could not be delivered"
