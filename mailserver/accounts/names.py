@@ -31,10 +31,12 @@ def local_key(local: str) -> str:
     return unicodedata.normalize("NFC", folded)
 
 
-def without_detail(key: str) -> str | None:
-    """``ada`` for ``ada+lists``; ``None`` when there is no detail, or nothing before it."""
-    name, separator, _ = key.partition(SEPARATOR)
-    return name if separator and name else None
+def without_detail(key: str, separators: str = SEPARATOR) -> str | None:
+    """``ada`` for ``ada+lists``; ``None`` when there is no detail, or nothing before it.
+
+    Each character of ``separators`` separates; the first that is met counts."""
+    found = [at for at in map(key.find, separators) if at > 0]
+    return key[: min(found)] if found and key[0] not in separators else None
 
 
 def check_local(local: str) -> str:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 """PRAGMA user_version of the schema below."""
 
 _SCHEMA = (
@@ -45,6 +45,37 @@ _STEPS = (
     (
         "ALTER TABLE account ADD COLUMN language TEXT NOT NULL DEFAULT ''",
         "PRAGMA user_version = 3",
+    ),
+    (
+        # deliver: see values/deliveries.py; away: JSON or ''. until: seconds since the epoch, NULL for none.
+        "ALTER TABLE account ADD COLUMN deliver TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE account ADD COLUMN away TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE alias ADD COLUMN until REAL",
+        "ALTER TABLE alias ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX alias_until ON alias (until) WHERE until IS NOT NULL",
+        # added: by a command, and not by the configuration. catch_all: an address, '*' or ''.
+        """CREATE TABLE domain (
+            domain_key TEXT PRIMARY KEY, domain TEXT NOT NULL, added INTEGER NOT NULL DEFAULT 0,
+            catch_all TEXT NOT NULL DEFAULT '', deliver TEXT NOT NULL DEFAULT ''
+        ) WITHOUT ROWID""",
+        # owners: a JSON array of addresses; posters: members, owners or anybody.
+        """CREATE TABLE list (
+            id INTEGER PRIMARY KEY,
+            domain_key TEXT NOT NULL, local_key TEXT NOT NULL,
+            local TEXT NOT NULL, domain TEXT NOT NULL,
+            owners TEXT NOT NULL, posters TEXT NOT NULL, title TEXT NOT NULL DEFAULT '',
+            open INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (local_key, domain_key)
+        )""",
+        # bounces: how many days in a row mail came back, the last of them in bounced (days since the epoch).
+        """CREATE TABLE member (
+            list INTEGER NOT NULL REFERENCES list ON DELETE CASCADE,
+            local_key TEXT NOT NULL, domain_key TEXT NOT NULL,
+            local TEXT NOT NULL, domain TEXT NOT NULL,
+            bounces INTEGER NOT NULL DEFAULT 0, bounced INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (list, local_key, domain_key)
+        ) WITHOUT ROWID""",
+        "PRAGMA user_version = 4",
     ),
 )
 

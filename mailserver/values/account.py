@@ -9,18 +9,33 @@ from mailserver.values.address import Address
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """An out-of-office answer, sent between two moments (seconds since the epoch; 0: no end); an empty
+    ``text`` stands for the server's own words in the account's language."""
+
+    text: str = ""
+    begins: float = 0.0
+    ends: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A user with a mailbox here. ``format`` is ``"maildir"``, ``"mbox"`` or ``""`` (the store's own).
 
     ``may_send_as`` are senders beside the user's own addresses and aliases: whole addresses, domains
     as ``@example.test``, or ``*`` for everybody's.  ``language`` is what the user reads, a tag of
     ``words.LANGUAGES``, or ``""`` for the server's own.
+
+    ``deliver`` is where mail goes instead of a mailbox (``values.deliveries``), ``""`` for the mailbox;
+    ``away`` the out-of-office answer, if there is one.
     """
 
     address: Address
     format: str = ""
     may_send_as: tuple[str, ...] = ()
     language: str = ""
+    deliver: str = ""
+    away: Away | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +68,22 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class MailingList:
+    """The address is a mailing list's own: each member gets a copy from the list.
+
+    ``posters`` may write to it: ``members`` (and owners), ``owners`` or ``anybody``; ``title`` is what
+    people call it; ``open`` tells that anybody may subscribe by mail.
+    """
+
+    address: Address
+    members: tuple[Address, ...]
+    owners: tuple[Address, ...] = ()
+    posters: str = "members"
+    title: str = ""
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NoSuchUser:
     """The domain is ours and has nobody of that name."""
 
@@ -66,4 +97,4 @@ class Elsewhere:
     address: Address
 
 
-Resolution = LocalUser | Alias | NoSuchUser | Elsewhere
+Resolution = LocalUser | Alias | MailingList | NoSuchUser | Elsewhere
