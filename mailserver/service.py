@@ -56,10 +56,10 @@ from mailserver.store.mailstore import MailStore
 from mailserver.store.quota import QuotaLimits
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, LocalUser
-from mailserver.values.envelope import Recipient
 from mailserver.values.address import Address
-from mailserver.values.reply import Reply
+from mailserver.values.envelope import Recipient
 from mailserver.values.expansion import language_of
+from mailserver.values.reply import Reply
 from mailserver.values.session import RecipientFacts
 from mailserver.wire.smtp_events import Offer
 
@@ -171,8 +171,8 @@ class House:
             sweeps=place.number == 0,
             quota=quota_of(settings.store),
             undelete_for=settings.store.undelete_for,
-        )
             language=settings.language,
+        )
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
@@ -309,13 +309,13 @@ class House:
         answer = self.directory.resolve(recipient.address)
         return self.store.mailbox(answer.account) if isinstance(answer, LocalUser) else None
 
+    def _language_of(self, sender: Address) -> str:
+        return language_of(self.directory.resolve, sender) or self._settings.language
+
     def _make_pickup(self) -> Pickup:
         settings = self._settings
         place = PickupPlace(
             folder=settings.state / DROP,
-    def _language_of(self, sender: Address) -> str:
-        return language_of(self.directory.resolve, sender) or self._settings.language
-
             hostname=settings.hostname,
             most=settings.limits.message_size,
             spool=self.spool,

@@ -141,8 +141,8 @@ class Settings:
     hostname: Annotated[str, NAME] = attrs.field(factory=lambda: socket.getfqdn())
     domains: Annotated[tuple[str, ...], each(DOMAIN, at_least=1)] = attrs.field()
     state: FilePath = Path("state")
-    workers: Annotated[int, Kind("a number of processes, 0 for one per core", "1", whole(0, 256))] = 1
     language: Annotated[str, LANGUAGE] = "en"
+    workers: Annotated[int, Kind("a number of processes, 0 for one per core", "1", whole(0, 256))] = 1
     listen: Listen = attrs.field(factory=Listen)
     tls: Tls | None = None
     login: Login = attrs.field(factory=Login)
