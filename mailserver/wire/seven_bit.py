@@ -6,10 +6,14 @@ import binascii
 import email
 import email.policy
 import quopri
+import re
 from email.message import Message
 
 _POLICY = email.policy.compat32.clone(linesep="\r\n", max_line_length=0)
 _OPAQUE = ("application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/signed", "multipart/encrypted")
+_MOST_MULTIPARTS = 100
+"""The library's parser compares each line with the boundaries of all parts that are open."""
+_MULTIPART = re.compile(rb"boundary[ \t]*=", re.IGNORECASE)
 _SIGNED_FIELDS = ("DKIM-Signature", "ARC-Message-Signature", "DomainKey-Signature")
 
 
@@ -21,12 +25,22 @@ def in_seven_bits(octets: bytes) -> bytes:
     """The same message with every part in 7bit, quoted-printable or base64.
 
     Raises:
-        NotReencodable: it is signed, its header is not ASCII, or it is no MIME message.
+        NotReencodable: it is signed, its header is not ASCII, it is no MIME message, or one with too
+            many parts in parts.
     """
     end = octets.find(b"\r\n\r\n")
     header = octets[: end if end >= 0 else len(octets)]
     if not header.isascii():
         raise NotReencodable("its header is not ASCII")
+    if sum(1 for _ in _MULTIPART.finditer(octets)) > _MOST_MULTIPARTS:
+        raise NotReencodable(f"it has more than {_MOST_MULTIPARTS} multiparts")
+    try:
+        return _reencoded(octets)
+    except RecursionError:
+        raise NotReencodable("its parts are too deep within each other") from None
+
+
+def _reencoded(octets: bytes) -> bytes:
     message = email.message_from_bytes(octets, policy=_POLICY)
     if any(message.get(name) is not None for name in _SIGNED_FIELDS):
         raise NotReencodable("it is signed")

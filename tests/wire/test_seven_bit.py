@@ -10,6 +10,11 @@ from mailserver.wire.seven_bit import NotReencodable, in_seven_bits
 TEXT = "Grüße aus Kraków\r\n.dot\r\nFrom here\r\n"
 
 
+MULTIPARTS = b"".join(
+    b"MIME\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(101)
+)
+
+
 def plain(body: bytes, extra: str = "") -> bytes:
     header = (
         "From: ada@a.test\r\nSubject: =?utf-8?q?x?=\r\nMIME-Version: 1.0\r\n"
@@ -56,6 +61,8 @@ def test_parts_are_re_encoded_each_by_itself() -> None:
         ),
         (b"Subject: \xc3\xbc\r\nMIME-Version: 1.0\r\n\r\n" + TEXT.encode(), "header"),
         (b"Subject: x\r\n\r\n" + TEXT.encode(), "MIME-Version"),
+        (MULTIPARTS.replace(b"MIME", b"MIME-Version: 1.0") + TEXT.encode(), "multiparts"),
+        (b"MIME-Version: 1.0\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 2000 + b"\xff", "too deep"),
     ],
 )
 def test_what_must_stay_as_it_is(message: bytes, why: str) -> None:
