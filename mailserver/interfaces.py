@@ -17,6 +17,8 @@ from mailserver.values.account import Account, Resolution, Secrets
 from mailserver.values.address import Address
 from mailserver.values.content import Content
 from mailserver.values.envelope import Entry, Envelope, Recipient
+from mailserver.values.listing import Listing as Listing
+from mailserver.values.listing import Listings
 from mailserver.values.outcome import Outcome
 from mailserver.values.reply import Reply
 from mailserver.values.session import TLSFacts
@@ -141,11 +143,14 @@ class IMailbox(Interface):
     def over_quota() -> bool:
         """Whether a quota leaves room for nothing more, as far as is known. Never waits for the disk."""
 
-    def maildrop() -> IMaildrop:
+    def maildrop(locked: Callable[[], None] = ...) -> IMaildrop:
         """Lock the mailbox for one POP3 session and take a snapshot. Blocks: call it in a thread.
+
+        ``locked`` is called in between; what it raises ends the matter, with the lock given back.
 
         Raises:
             MaildropInUse: another session has the lock.
+            MaildropUnusable: somebody has to mend the mailbox.
             OSError: the mailbox cannot be read.
         """
 
@@ -180,24 +185,26 @@ class MaildropInUse(Exception):
     """Another session holds the maildrop's exclusive lock (RFC 1939 §4, RFC 2449 §8.1.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One message of a maildrop: ``octets`` as RETR will send it, before dot-stuffing (RFC 1939
-    §11); ``unique_id`` of 1 to 70 characters 0x21 to 0x7E (RFC 1939 §7 UIDL)."""
-
-    octets: int
-    unique_id: str
+class MaildropUnusable(OSError):
+    """The mailbox is not ours to use, and will not be before somebody mends it (RFC 3206: SYS/PERM)."""
 
 
 class IMaildrop(Interface):
     """POP3's locked view of a mailbox: a snapshot that does not change but by marks.
 
     Messages are named by their index, from 0. All methods may touch the disk: call them in a
-    thread, but for ``listings``, ``mark``, ``unmark`` and ``marked``.
+    thread, but for ``listings``, ``mark``, ``unmark``, ``marked`` and ``release``, and ``whole`` for a
+    small message.
     """
 
-    listings: Sequence[Listing] = Attribute("every message, in the order of its number")
+    listings: Listings = Attribute("every message, in the order of its number")
     marked: set[int] = Attribute("indexes marked as deleted")
+
+    def whole(index: int) -> bytes | None:
+        """The message as ``read`` gives it, in one piece; ``None`` when it is longer than listed.
+
+        ``OSError`` when it has vanished.
+        """
 
     def read(index: int) -> Iterator[bytes]:
         """The message in canonical form (CRLF), in pieces; ``OSError`` when it has vanished."""
@@ -310,8 +317,8 @@ class IMaildropOwner(Interface):
 
     account: Account = Attribute("who logged in")
 
-    def maildrop() -> Deferred[IMaildrop]:
-        """Lock and open the maildrop, off the reactor."""
+    def maildrop(locked: Callable[[], None] = ...) -> Deferred[IMaildrop]:
+        """Lock and open the maildrop, off the reactor; see ``IMailbox.maildrop``."""
 
 
 class LoginUnavailable(Exception):

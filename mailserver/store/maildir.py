@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from zope.interface import implementer
 
 from mailserver.durable import Disk
-from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable
+from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable, MaildropUnusable
 from mailserver.store.batches import MaildirBatches
 from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.maildir_maildrop import MaildirMaildrop
-from mailserver.store.maildrop import MaildropLock
+from mailserver.store.maildrop import MaildropLock, nothing
 from mailserver.store.quota import MailboxQuota
 from mailserver.store.trash import bring_back_maildir
 
@@ -69,14 +70,15 @@ class MaildirMailbox:
             self._quota.forget()
         return count
 
-    def maildrop(self) -> IMaildrop:
-        """See ``IMailbox``; folders that are not ours to use are ``OSError`` too."""
+    def maildrop(self, locked: Callable[[], None] = nothing) -> IMaildrop:
+        """See ``IMailbox``."""
         try:
             self._shared.writer.prepare(self._path)
         except MailboxUnavailable as error:
-            raise OSError(str(error)) from error
+            raise MaildropUnusable(str(error)) from error
         lock = MaildropLock(f"{self._path}/{LOCK_NAME}")
         try:
+            locked()
             return MaildirMaildrop(
                 self._shared.disk,
                 self._path,

@@ -78,9 +78,11 @@ class MaildirWriter:
     def prepare(self, mailbox: str) -> None:
         """Make sure of the mailbox's folders: there, true folders, ours."""
         for folder in (mailbox, *(f"{mailbox}/{name}" for name in ("tmp", "new", "cur"))):
-            if not os.path.lexists(folder):
+            try:
+                found = os.lstat(folder)
+            except FileNotFoundError:
                 self._disk.make_folder(folder)
-            found = os.lstat(folder)
+                found = os.lstat(folder)
             if not stat.S_ISDIR(found.st_mode):
                 raise MailboxUnavailable(f"{_shown(folder, mailbox)} is not a folder")
             if found.st_uid != os.geteuid():

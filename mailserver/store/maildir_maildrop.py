@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, MutableSequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
 from mailserver.durable import Disk
-from mailserver.interfaces import Listings
 from mailserver.store.kept_ids import read_kept
-from mailserver.store.maildir_snapshot import FOLDERS, base_of, path_of, pieces, snapshot
+from mailserver.store.maildir_index import FolderState, states
+from mailserver.store.maildir_snapshot import FOLDERS, base_of, path_of, paths_of, pieces, snapshot
 from mailserver.store.maildirsize import stored_octets
 from mailserver.store.maildrop import Maildrop, MaildropLock
 from mailserver.store.octets import READ, canonical, open_regular, to_crlf
 from mailserver.store.quota import MailboxQuota
 from mailserver.store.trash import new_folder
+from mailserver.values.listing import Listings
 
 T = TypeVar("T")
 
@@ -44,7 +47,9 @@ class MaildirMaildrop(Maildrop):
         self._quota = quota
         self._undelete = undelete
         taken = snapshot(disk, mailbox, sizes)
-        self._names: MutableSequence[str] = list(taken.names)
+        self._names = taken.names
+        self._moved: dict[str, str] | None = None
+        self._moved_at: list[FolderState] = []
         ids = taken.unique_ids
         if kept := read_kept(mailbox):
             ids = [kept.get(identity, identity) for identity in ids]
@@ -64,33 +69,38 @@ class MaildirMaildrop(Maildrop):
         return None if stored is None else canonical(stored)
 
     def _remove(self, indexes: list[int]) -> int:
-        failed = 0
-        gone: list[str] = []
-        folders: dict[str, int] = {}
         if self._undelete:
             with suppress(OSError):  # a full disk must not keep anybody from making room
                 self._keep(indexes)
-        for index in indexes:
-            try:
-                path = self._found(index, self._removed)
-            except FileNotFoundError:
-                continue  # somebody else has removed it
-            except OSError:
-                failed += 1
-                continue
-            gone.append(_base(path))
-            folder = os.path.dirname(path)
-            folders[folder] = folders.get(folder, 0) + 1
-        for folder, removed in folders.items():
+        gone: list[str] = []
+        missing, failed = self._unlink(indexes, gone)
+        if missing:
+            self._moved = None  # one more look for those that were flagged in this moment
+            _, failed_again = self._unlink(missing, gone)  # what is missing now, somebody else has removed
+            failed += failed_again
+        for folder, removed in Counter(map(os.path.dirname, gone)).items():
             try:
                 self._disk.sync_folder(folder)
             except OSError:
                 failed += removed  # gone now, but perhaps back after a power cut
         if self._quota is not None:
-            self._count_removed(self._quota, gone)
+            self._count_removed(self._quota, [_base(path) for path in gone])
         return failed
 
-    def _removed(self, path: str) -> str:
+    def _unlink(self, indexes: list[int], gone: list[str]) -> tuple[list[int], int]:
+        """Remove files, whose paths are added to ``gone``; which are missing, and how many cannot go."""
+        missing: list[int] = []
+        failed = 0
+        for index in indexes:
+            try:
+                gone.append(self._found(index, self._remove_file, patient=True))
+            except FileNotFoundError:
+                missing.append(index)
+            except OSError:
+                failed += 1
+        return missing, failed
+
+    def _remove_file(self, path: str) -> str:
         self._disk.remove(path)
         return path
 
@@ -111,20 +121,34 @@ class MaildirMaildrop(Maildrop):
                 self._found(index, lambda path: self._disk.link(path, f"{trash}/{_base(path)}"))
         self._disk.sync_folder(trash)
 
-    def _found(self, index: int, use: Callable[[str], T]) -> T:
-        """``use`` on the message's path, after a look for its new one if a reader has renamed it."""
+    def _found(self, index: int, use: Callable[[str], T], patient: bool = False) -> T:
+        """``use`` on the message's path, after a look for its new one if a reader has renamed it.
+
+        ``patient``: a look that was taken before will do, for each removal of ours changes the folder.
+        """
         name = self._names[index]
-        likely = path_of(self._mailbox, name)
-        try:
-            return use(likely)
-        except FileNotFoundError:
-            base = base_of(name)
-            for folder in FOLDERS:
-                for other in os.listdir(f"{self._mailbox}/{folder}"):
-                    if other.startswith(base) and base_of(other) == base:
-                        self._names[index] = other
-                        return use(f"{self._mailbox}/{folder}/{other}")
-            raise
+        for path in paths_of(self._mailbox, name):
+            with suppress(FileNotFoundError):
+                return use(path)
+        self._look(patient)
+        assert self._moved is not None
+        found = self._moved.get(base_of(name))
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "the message is gone", name)
+        return use(found)
+
+    def _look(self, patient: bool) -> None:
+        """Where every message is now, by the bases of their names."""
+        if self._moved is not None and patient:
+            return
+        now = states(self._mailbox, FOLDERS)
+        if self._moved is None or now != self._moved_at:
+            self._moved_at = now
+            self._moved = {
+                base_of(name): f"{self._mailbox}/{folder}/{name}"
+                for folder in FOLDERS
+                for name in os.listdir(f"{self._mailbox}/{folder}")
+            }
 
 
 def _base(path: str) -> str:
@@ -135,9 +159,10 @@ def _content(path: str, most: int) -> bytes | None:
     """All octets of a regular file, by as few calls as it takes; ``None`` when there are more."""
     fd = os.open(path, READ)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(f"{path} is not a regular file")
-        content = os.read(fd, most + 1)
+        content = os.read(fd, most) if found.st_size <= most else b""
+        return content if len(content) == found.st_size else None
     finally:
         os.close(fd)
-    return content if len(content) <= most else None

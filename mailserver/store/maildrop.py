@@ -6,13 +6,16 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 from zope.interface import implementer
 
-from mailserver.interfaces import IMaildrop, Listing, MaildropInUse
+from mailserver.interfaces import IMaildrop, MaildropInUse
 from mailserver.store.kept_ids import is_unique_id
+from mailserver.values.listing import Listings
 
+_ID = re.compile(r"(?:[!-~]{1,70}\n)*")
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -46,7 +49,7 @@ class MaildropLock:
 class Maildrop:
     """What both formats share. They add ``read`` and ``_remove``."""
 
-    def __init__(self, lock: MaildropLock, listings: Sequence[Listing]) -> None:
+    def __init__(self, lock: MaildropLock, listings: Listings) -> None:
         self._lock = lock
         self.listings = listings
         self.marked: set[int] = set()
@@ -54,6 +57,11 @@ class Maildrop:
     def read(self, index: int) -> Iterator[bytes]:
         """The message in canonical form, in pieces; ``OSError`` when it has vanished."""
         raise NotImplementedError
+
+    def whole(self, index: int) -> bytes | None:
+        """The message in one piece; ``None`` when it is longer than listed."""
+        content = b"".join(self.read(index))
+        return content if len(content) <= self.listings.octets[index] else None
 
     def mark(self, index: int) -> None:
         """Mark as deleted; ``IndexError`` when there is no such message."""
@@ -85,3 +93,12 @@ def unique_id(name: str) -> str:
     if is_unique_id(name):
         return name
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:40]
+
+
+def are_unique_ids(names: Sequence[str]) -> bool:
+    """Whether UIDL may carry all of them, none of which has a line end in it."""
+    return _ID.fullmatch("\n".join(names) + "\n") is not None
+
+
+def nothing() -> None:
+    """What is done between lock and snapshot for those who ask for nothing."""

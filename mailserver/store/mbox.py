@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Condition
@@ -21,7 +21,7 @@ from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxFull, MailboxUnavailable
 from mailserver.promise import Promise
 from mailserver.store.locks import HeldMbox, MboxLocks
-from mailserver.store.maildrop import MaildropLock
+from mailserver.store.maildrop import MaildropLock, nothing
 from mailserver.store.mbox_file import Region, find_copies, message_pieces, separator
 from mailserver.store.mbox_maildrop import MboxMaildrop, bring_back_mbox
 from mailserver.store.mbox_rewrite import rewrite_without
@@ -229,11 +229,12 @@ class MboxMailbox:
                 self._shared.disk.sync_folder(os.path.dirname(held.path))
             return bring_back_mbox(self._shared.disk, held, since)
 
-    def maildrop(self) -> IMaildrop:
+    def maildrop(self, locked: Callable[[], None] = nothing) -> IMaildrop:
         """See ``IMailbox``; an mbox that a delivery or another program keeps locked is ``OSError``."""
         self._shared.disk.make_folder(os.path.dirname(self._path))
         lock = MaildropLock(self._path + MAILDROP_LOCK)
         try:
+            locked()
             return MboxMaildrop(
                 self._shared.disk, self._shared.locks, self._path, lock, self._shared.undelete
             )

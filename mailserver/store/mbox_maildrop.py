@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from mailserver.durable import Disk
-from mailserver.interfaces import Listing, MailboxUnavailable
+from mailserver.interfaces import MailboxUnavailable
 from mailserver.store.kept_ids import read_kept
 from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import Maildrop, MaildropLock
@@ -17,6 +17,7 @@ from mailserver.store.mbox_messages import MboxMessage, content_of, measure, mes
 from mailserver.store.mbox_rewrite import rewrite_without
 from mailserver.store.octets import open_regular, to_crlf
 from mailserver.store.trash import append_copies, copy_regions, deleted_mboxes
+from mailserver.values.listing import Listings
 
 
 class MboxMaildrop(Maildrop):
@@ -48,8 +49,8 @@ class MboxMaildrop(Maildrop):
                 self._seen = _state(self._fd)
         self._ids = unique_ids(self._messages)
         kept = read_kept(path)
-        listings = [Listing(m.octets, kept.get(i, i)) for m, i in zip(self._messages, self._ids, strict=True)]
-        super().__init__(lock, listings)
+        listed = [kept.get(identity, identity) for identity in self._ids]
+        super().__init__(lock, Listings([message.octets for message in self._messages], listed))
 
     def read(self, index: int) -> Iterator[bytes]:
         """The message in canonical form, in pieces; ``OSError`` when somebody has changed it."""

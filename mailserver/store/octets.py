@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 READ_OCTETS = 64 * 1024
 """How much of a file is read at once."""
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""How a file that anybody may have put there is opened: never through a symlink, never waiting."""
 
 
 def to_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -45,6 +46,14 @@ def to_crlf(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"\r\r\n"
     elif last and not last.endswith(b"\n"):
         yield b"\r\n"
+
+
+def canonical(octets: bytes) -> bytes:
+    """What ``to_crlf`` makes of a message that is in memory."""
+    if b"\r" in octets:
+        return b"".join(to_crlf((octets,)))
+    octets = octets.replace(b"\n", b"\r\n")
+    return octets if octets.endswith(b"\n") or not octets else octets + b"\r\n"
 
 
 def crlf_octets(octets: bytes) -> int:
@@ -84,7 +93,7 @@ def open_regular(path: str) -> int:
     Raises:
         OSError: the file is missing, not readable, or a symlink, FIFO, folder or device.
     """
-    fd = os.open(path, _READ)
+    fd = os.open(path, READ)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path} is not a regular file")
