@@ -21,6 +21,8 @@ from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
 from mailserver.assembly.outgoing import Outgoing
 from mailserver.assembly.submissions import Submissions
+from mailserver.assembly.suppressing import Suppressing
+from mailserver.assembly.tracing import Tracing
 from mailserver.assembly.welcome import welcome
 from mailserver.certificates import (
     CertificateError,
@@ -176,6 +178,7 @@ class House:
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
+        self.suppressing = Suppressing(settings, self.directory, self.workers, reactor)
         self.fetching = Fetching(settings, self.workers, reactor)
         self.entrance = self._make_entrance()
         self.tls = self._certificate()
@@ -211,6 +214,7 @@ class House:
             self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
             self.submissions.open(self.spool, self.runner.accepted)
+            self.suppressing.open()
             if self.pickup is not None:
                 self.pickup.open()
             if self._place.number == 0:
@@ -260,6 +264,7 @@ class House:
         self.fetching.close()
         self.workers.stop()
         self.submissions.close()
+        self.suppressing.close()
         self.password_workers.stop()
         self.outgoing.close()
         for spool in (self.spool, *self.orphans):
@@ -294,13 +299,14 @@ class House:
 
     def _make_entrance(self) -> Entrance:
         try:
-            return Entrance(self._settings, self._reactor, self.bridge, self.workers, *self._room_rules())
+            return Entrance(self._settings, self._reactor, self.bridge, self.workers, *self._rules())
         except EntranceUnusable as error:
             raise StartFailed(str(error)) from error
 
-    def _room_rules(self) -> list[Callable[[RecipientFacts], Reply | None]]:
+    def _rules(self) -> list[Callable[[RecipientFacts], Reply | None]]:
         quota = quota_of(self._settings.store)
-        return [recipient_has_room(self.store.over_quota, quota.refuse)] if quota else []
+        room = [recipient_has_room(self.store.over_quota, quota.refuse)] if quota else []
+        return [*self.suppressing.rules, *room]
 
     def _maildrop(self, account: Account) -> IMaildrop:
         return self.store.mailbox(account).maildrop()
@@ -338,6 +344,7 @@ class House:
             retry=schedule,
             reporter=Reporter(self._settings.hostname, schedule.gives_up_at, language_of=self._language_of),
             warn_due=schedule.warn_due,
+            failed=self.suppressing.failed,
         )
         return Runner(spool, self.bridge, ways, self._reactor)
 

@@ -26,9 +26,6 @@ _NAMES: dict[type[Outcome], str] = {
 POSTMASTER_STATUS = "5.7.0"
 """The status of what an operator returns: no server has said it (``Outcome.remote_mta`` is empty)."""
 
-SUPPRESSED_STATUS = "5.1.5"
-"""The status of what is not tried, for the address is on its sender's list of those that failed for good."""
-
 # Kinds of failure by enhanced status (RFC 3463 §3); the longest beginning that fits counts.
 _KINDS = {
     "": "other",
@@ -102,8 +99,8 @@ def _whom(outcomes: Sequence[Outcome], language: str) -> str:
 
 def _kind(outcome: Outcome) -> str:
     status = outcome.status
-    if not outcome.remote_mta and status in (POSTMASTER_STATUS, SUPPRESSED_STATUS):
-        return "postmaster" if status == POSTMASTER_STATUS else "suppressed"
+    if status == POSTMASTER_STATUS and not outcome.remote_mta:
+        return "postmaster"
     return max((len(key), kind) for key, kind in _KINDS.items() if _begins(status, key))[1]
 
 

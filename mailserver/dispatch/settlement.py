@@ -15,7 +15,8 @@ from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The ways out, and what decides between them and about the future."""
+    """The ways out, and what decides between them and about the future; ``failed`` wants to know what has
+    failed for good."""
 
     directory: IDirectory
     local: IDeliveryAgent
@@ -23,6 +24,7 @@ class Ways:
     retry: RetrySchedule
     reporter: Reporter
     warn_due: Callable[[float, float, bool], bool]
+    failed: Callable[[Entry, Sequence[Failed]], None] | None = None
 
 
 def settle(
@@ -39,6 +41,8 @@ def settle(
         _next_time(ways, entry, waiting[o.recipient.number], o, now) if isinstance(o, Delayed) else o
         for o in outcomes
     ]
+    if ways.failed is not None and (lost := [o for o in settled if isinstance(o, Failed)]):
+        ways.failed(entry, lost)
     reports = [ways.reporter.report(entry, settled, now), *ways.reporter.successes(entry, settled, now)]
     late = [o for o in settled if isinstance(o, Delayed) and not waiting[o.recipient.number].warned]
     if late and (ways.warn_due(entry.began, now, False) or _is_over(entry.envelope, now)):

@@ -13,6 +13,9 @@ MOST_RECIPIENTS = 100_000
 """What one message may expand to; a table of aliases that goes beyond it is a mistake."""
 
 
+_MEMBERS = 20
+
+
 def language_of(resolve: Callable[[Address], Resolution], address: Address) -> str:
     """What the reader behind an address has chosen to read, ``""`` for a stranger or who chose nothing; of
     an alias, its first member who is a user here."""
@@ -21,6 +24,15 @@ def language_of(resolve: Callable[[Address], Resolution], address: Address) -> s
         found = (resolve(target) for target in answer.targets)
         answer = next((one for one in found if isinstance(one, LocalUser)), answer)
     return answer.account.language if isinstance(answer, LocalUser) else ""
+
+
+def accounts_behind(resolve: Callable[[Address], Resolution], address: Address) -> list[Address]:
+    """The users here who may have written as ``address``: its own, or an alias's members, the first few."""
+    answer = resolve(address)
+    answers = [answer]
+    if isinstance(answer, Alias):
+        answers = [resolve(target) for target in answer.targets[:_MEMBERS]]
+    return [one.account.address for one in answers if isinstance(one, LocalUser)]
 
 
 def final_addresses(

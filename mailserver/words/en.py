@@ -54,8 +54,6 @@ TEXTS = {
     " reach the recipient by another way, or send it without that demand.",
     "why.postmaster": "the postmaster here has returned it, for the reason below; please ask there if you"
     " think that it is a mistake.",
-    "why.suppressed": "earlier messages to this address failed for good, so it was not tried again; if the"
-    " address is right now, ask your postmaster to clear it.",
     "why.policy": "the recipient's server refused it by a rule of its own, and the reason below may say"
     " which; please reach the recipient, or the postmaster there, by another way.",
     # A mailbox that is nearly full (store/quota_notice.py)

@@ -52,8 +52,6 @@ TEXTS = {
     " bir yoldan ulaşın ya da iletiyi bu koşul olmadan gönderin.",
     "why.postmaster": "buradaki posta yöneticisi iletiyi aşağıdaki nedenle geri gönderdi; bunun yanlışlık"
     " olduğunu düşünüyorsanız lütfen ona sorun.",
-    "why.suppressed": "bu adrese gönderilen önceki iletiler kesin olarak teslim edilemediği için yeniden"
-    " denenmedi; adres artık doğruysa posta yöneticinizden kaydı silmesini isteyin.",
     "why.policy": "alıcının sunucusu iletiyi kendi kuralıyla geri çevirdi; hangisi olduğunu aşağıdaki neden"
     " söyleyebilir. Lütfen alıcıya ya da oradaki posta yöneticisine başka bir yoldan ulaşın.",
     "quota.subject": "Posta kutunuzun doluluğu: % {percent}",

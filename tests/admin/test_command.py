@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mailserver.accounts.login_key import LoginKey
 from mailserver.accounts.passwords import verify_password
 from mailserver.admin import command, operator
 from mailserver.admin.command import main
+from mailserver.policy.suppressions import Suppressions
 from mailserver.values.account import Secrets
 from mailserver.values.address import address_from
 
@@ -131,6 +133,26 @@ def test_a_user_has_a_language(run: Run) -> None:
     assert run("user", "set", "ada@example.test").exit_code == os.EX_USAGE
     assert run("user", "set", "ada@example.test", "--language", "xx").exit_code == os.EX_USAGE
     assert run("user", "set", "nobody@example.test", "--language", "fa").exit_code == os.EX_NOUSER
+
+
+def test_suppressions_are_shown_and_cleared(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    empty = run("suppression", "list")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert "The list is off" in empty.stderr
+    kept = Suppressions(tmp_path / "state" / "suppressions.sqlite", 600.0, time.time)
+    kept.open()
+    for name in ("x", "y", "z"):
+        kept.add([address_from("ada@example.test")], address_from(f"{name}@b.test"), "5.1.1", "550 no")
+    kept.close()
+    rows = json.loads(run("suppression", "list", "--json").stdout)
+    assert sorted(row["address"] for row in rows) == ["x@b.test", "y@b.test", "z@b.test"]
+    assert json.loads(run("suppression", "list", "--account", "bob@example.test", "--json").stdout) == []
+    assert run("suppression", "clear", "X@b.test").stdout == "1 address cleared\n"
+    assert run("suppression", "clear", "X@b.test").exit_code == os.EX_NOUSER
+    assert run("suppression", "clear").exit_code == os.EX_USAGE
+    assert run("suppression", "clear", "--all").exit_code == os.EX_USAGE
+    assert json.loads(run("suppression", "clear", "--all", "--yes", "--json").stdout) == {"cleared": 2}
 
 
 def test_everything_is_kept_of_a_password(run: Run, tmp_path: Path) -> None:

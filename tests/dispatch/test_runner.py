@@ -4,6 +4,7 @@ import email
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,20 @@ class RunnerTests(TestCase):
         message = email.message_from_bytes(b"".join(reports[0].content.chunks()))
         assert message.get_content_type() == "multipart/report"
         assert await self.waiting() is None
+
+    async def test_failures_are_told_to_whoever_wants_to_know(self) -> None:
+        told: list[tuple[str, list[str]]] = []
+        self.runner._ways = replace(
+            self.runner._ways,
+            failed=lambda entry, lost: told.append(
+                (entry.queue_id, [str(o.recipient.address) for o in lost])
+            ),
+        )
+        self.remote.answer = lambda r: failed(r) if r.address.local == "bob" else relayed(r)
+        entry = await self.submit("bob@b.test", "carol@b.test", "ada@example.test")
+        self.runner.accepted(entry)
+        await self.settle()
+        assert told == [(entry.queue_id, ["bob@b.test"])]
 
     async def test_a_report_that_fails_makes_nothing(self) -> None:
         self.remote.answer = failed

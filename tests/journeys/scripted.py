@@ -1,0 +1,85 @@
+"""A scripted SMTP server in a thread of its own: it refuses, waits or hangs up where it is told to."""
+
+from __future__ import annotations
+
+import re
+import socketserver
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+SILENT = ""
+"""A reply that never comes: the peer waits until the other side has gone."""
+
+Answer = str | Callable[[str], str]
+
+
+class Scripted:
+    """Listens on loopback at a free port. ``replies`` maps a verb, ``CONNECT`` or ``.`` to a reply or a
+    function of the command line; ``asked`` counts commands, ``taken`` the messages that were answered by
+    2yz, by their Subject; ``met`` is called with a verb before it is answered."""
+
+    def __init__(self, host: str = "127.0.0.1", **replies: Answer) -> None:
+        self.replies: dict[str, Answer] = {
+            "CONNECT": "220 peer.test ESMTP",
+            "EHLO": "250-peer.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 60000000",
+            "DATA": "354 go",
+            "QUIT": "221 bye",
+            **{{"dot": "."}.get(verb, verb): reply for verb, reply in replies.items()},
+        }
+        self.asked: Counter[str] = Counter()
+        self.recipients: list[str] = []
+        self.taken: Counter[str] = Counter()
+        self.met: Callable[[str], None] = lambda verb: None
+        peer = self
+
+        class Session(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                try:
+                    peer._serve(self)
+                except OSError:
+                    pass  # the other side was killed
+
+        self._server = socketserver.ThreadingTCPServer((host, 0), Session)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _serve(self, session: socketserver.StreamRequestHandler) -> None:
+        self._say(session, "CONNECT", "")
+        for raw in session.rfile:
+            line = raw.decode(errors="replace").rstrip("\r\n")
+            verb = line.partition(" ")[0].upper()
+            if verb == "RCPT":
+                self.recipients.append(line)
+            said = self._say(session, verb, line)
+            if verb == "QUIT":
+                return
+            if said.startswith("354"):
+                subject = self._content(session)
+                if self._say(session, ".", subject).startswith("2"):
+                    self.taken[subject] += 1
+
+    def _say(self, session: socketserver.StreamRequestHandler, verb: str, line: str) -> str:
+        self.asked[verb] += 1
+        self.met(verb)
+        reply = self.replies.get(verb, "250 2.0.0 ok")
+        said = reply(line) if callable(reply) else reply
+        if said == SILENT:
+            session.rfile.read()
+            raise ConnectionResetError
+        session.wfile.write(said.encode() + b"\r\n")
+        return said
+
+    def _content(self, session: socketserver.StreamRequestHandler) -> str:
+        subject = ""
+        for line in session.rfile:
+            if line == b".\r\n":
+                return subject
+            if found := re.match(rb"Subject: (.*)\r\n", line):
+                subject = subject or found[1].decode()
+        raise ConnectionResetError
