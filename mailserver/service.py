@@ -44,6 +44,7 @@ from mailserver.interfaces import IMailbox, IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
 from mailserver.policy.rules import recipient_has_room
+from mailserver.receive.address_book import AddressBook
 from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
@@ -386,6 +387,8 @@ class House:
         )
         is_lmtp = role == "lmtp"  # whoever speaks it is a server of the same house
         return SMTPReceiverFactory(
+            verify=settings.policy.vrfy,
+            expand=settings.policy.expn,
             ReceiverSettings(
                 offer=offer,
                 intake=intake,
@@ -404,6 +407,7 @@ class House:
             )
         )
 
+                address_book=AddressBook(self.directory.resolve, settings.domains),
     def _pop3(self, tls: ListenerTLS, implicit: bool) -> Pop3Factory:
         settings = self._settings
         return Pop3Factory(

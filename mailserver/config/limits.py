@@ -69,6 +69,7 @@ def _word(*words: str) -> Callable[[object], str]:
 
 WAIT = Kind('a length of time, or "" for none', '"2s"', _or_nothing)
 RULE = Kind('an object as "module:name", or a plugin\'s name', '"my_rules:no_mondays"', _rule_names)
+WHO = Kind('"nobody", "users" or "everybody"', '"users"', _word("nobody", "users", "everybody"))
 SCORES = Kind("a table of scores by zone", '"zen.example.test" = 5', _scores)
 
 
@@ -122,6 +123,9 @@ class Policy:
     their modules are looked for first.  ``block_lists``: DNS zones and what a listing there adds to a
     client's score; at ``block_score`` it is refused.  ``reverse_dns``: is the client's name looked up?
     ``greylist`` is how long a network and sender domain that are new here have to wait; ``""`` is off.
+
+    Who may ask about a mailbox (``vrfy``), about the members of a list (``expn``), and write to users'
+    terminals (``terminals``: SEND, SOML, SAML): ``"nobody"``, ``"users"`` who have logged in, ``"everybody"``.
     """
 
     rules: Annotated[tuple[str, ...], each(RULE)] = ()
@@ -133,6 +137,9 @@ class Policy:
     reverse_dns: Annotated[bool, BOOLEAN] = True
     lookup_time: Duration = 5.0
     greylist: Annotated[float, WAIT] = 0.0
+    vrfy: Annotated[str, WHO] = "users"
+    expn: Annotated[str, WHO] = "users"
+    terminals: Annotated[str, WHO] = "users"
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
 from mailserver import maillog
 from mailserver.connections import PRESSED_TIMES, Connections, Times
 from mailserver.interfaces import IAuthenticator
+from mailserver.receive.address_book import CANNOT_VERIFY, AddressBook
 from mailserver.receive.authentication import CANCELLED, Exchange
 from mailserver.receive.requests import requests_of
 from mailserver.receive.transaction import TRY_LATER, Intake, Transaction
@@ -47,9 +48,8 @@ _BYE = reply(221, "2.0.0", "Bye", hang_up=True)
 _RESET = reply(250, "2.0.0", "Ok")
 _NO_TLS = reply(454, "4.7.0", "TLS is not available now")
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered here")
-_CANNOT_VERIFY = reply(252, "2.1.5", "Cannot verify the user, but will take mail for it and try to deliver")
 _NO_QUEUE = reply(459, "4.7.1", "The queue is not started from outside")
-_NO_EXPANSION = reply(502, "5.7.0", "Lists are not expanded here")
+_NO_EXPANSION = reply(550, "5.7.1", "Lists are not expanded here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ class ReceiverSettings:
     ``tls`` makes the contexts for STARTTLS; ``implicit_tls`` says that the transport begins with a
     handshake; ``trusted_networks`` may relay without AUTH; of those in ``normalize`` bare line
     ends are mended and not refused.  ``connections`` counts those of all listeners.
-    ``rates`` limits what strangers send, ``lookups`` asks DNS about them; ``start_queue`` answers ETRN.
+    ``rates`` limits what strangers send, ``lookups`` asks DNS about them; ``start_queue`` answers ETRN,
+    ``address_book`` VRFY and EXPN.
     """
 
     offer: Offer
@@ -88,6 +89,7 @@ class ReceiverSettings:
     rates: Rates | None = None
     lookups: Lookups | None = None
     start_queue: Callable[[SessionFacts, str], Reply | Deferred[Reply]] | None = None
+    address_book: AddressBook | None = None
 
 
 class Rates(Protocol):
@@ -218,10 +220,19 @@ class Session:
         return _BYE
 
     def _verify(self, event: Verify) -> Answer:
-        return _CANNOT_VERIFY
+        book = self._settings.address_book
+        return CANNOT_VERIFY if book is None else self._looked_up("VRFY", lambda: book.verify(event))
 
     def _expand(self, event: Expand) -> Answer:
-        return _NO_EXPANSION
+        book = self._settings.address_book
+        return _NO_EXPANSION if book is None else self._looked_up("EXPN", lambda: book.expand(event))
+
+    def _looked_up(self, verb: str, look_up: Callable[[], Reply]) -> Reply:
+        try:
+            return look_up()
+        except Exception as error:
+            maillog.fault(f"answering {verb}", error)
+            return TRY_LATER
 
     def _start_queue(self, event: StartQueue) -> Answer:
         start = self._settings.start_queue

@@ -28,7 +28,7 @@ from mailserver.sockets import direct_writer
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import SessionFacts, TLSFacts
 from mailserver.wire.sasl import Challenge
-from mailserver.wire.smtp_events import ContentChunk, Offer, Refused
+from mailserver.wire.smtp_events import ContentChunk, Expand, Offer, Refused, Verify
 from mailserver.wire.smtp_server import SmtpServer
 from mailserver.wire.strays import HTTP_METHODS, stray_protocol
 
@@ -202,7 +202,8 @@ class SMTPReceiver(Protocol):
                 break
             kind = type(event)
             progress = progress or kind is not ContentChunk
-            self._take(self._session.answer(event))
+            answer = self._session.answer(event)
+            self._take(answer)
             if kind is Refused:
                 self._refused(event)
         if progress:
@@ -210,6 +211,8 @@ class SMTPReceiver(Protocol):
             self._heard = 0
         self._flush()
         self._set_reading()
+            elif kind is Verify or kind is Expand:
+                self._count_question(answer)
         if self._has_said_all and not self._awaiting and not self._output_full and not self._lost:
             self._hang_up()
         elif self.factory.stopping:
@@ -227,7 +230,11 @@ class SMTPReceiver(Protocol):
 
     def _count_error(self, answer: Reply) -> None:
         """Whoever makes errors gets slower answers, and in the end none (after Postfix's limits)."""
-        if answer.code < 500 or self._lost:
+        if answer.code >= 500:
+            self._add_error()
+
+    def _add_error(self) -> None:
+        if self._lost:
             return
         self._errors += 1
         if self._errors >= (ERRORS_MOST if self._times is self._settings.times else ERRORS_SLOW):
@@ -240,6 +247,11 @@ class SMTPReceiver(Protocol):
             return
         if isinstance(answer, Reply):
             self._machine.answer(answer)
+    def _count_question(self, answer: Answer) -> None:
+        """What a stranger is told by VRFY or EXPN counts as an error, so that nobody harvests addresses."""
+        if isinstance(answer, Reply) and answer.code == 250 and not self._is_known:
+            self._add_error()
+
             if answer.hang_up:
                 self._hang_up()
             elif answer.code >= 500:

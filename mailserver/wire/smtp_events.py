@@ -19,6 +19,10 @@ class Offer:
     ``future_release`` is the longest delay in seconds that a submission may ask for (RFC 4865; 0:
     none); ``require_tls``: messages can be kept to verified TLS (RFC 8689); ``etrn``: there are
     domains whose queue may be started (RFC 1985).
+
+    Who may write to terminals (``terminals``: SEND, SOML, SAML), be told of a mailbox (``verify``:
+    VRFY) and of the members of a list (``expand``: EXPN): ``"nobody"``, ``"users"`` who have logged
+    in, or ``"everybody"``.
     """
 
     hostname: str
@@ -32,6 +36,9 @@ class Offer:
     future_release: int = 0
     require_tls: bool = False
     etrn: bool = False
+    terminals: str = "nobody"
+    verify: str = "nobody"
+    expand: str = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,8 @@ class MailFrom:
     ``by`` is a time in seconds from now, perhaps past, and ``"R"``, ``"N"``, ``"RT"``, ``"NT"`` or
     ``""`` (RFC 2852); ``hold_for`` is in seconds, ``hold_until`` in seconds since the epoch, at most
     one is not 0 (RFC 4865); ``priority`` is -9 to 9 (RFC 6710).
+
+    ``verb`` is SEND, SOML or SAML where the message is for terminals (RFC 821 §3.4).
     """
 
     path: Address
@@ -76,6 +85,7 @@ class MailFrom:
     hold_until: float = 0.0
     priority: int = 0
     require_tls: bool = False
+    verb: str = "MAIL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +159,23 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """VRFY; the argument is valid UTF-8 without control characters."""
+    """VRFY; the argument is valid UTF-8 without control characters.
+
+    ``smtputf8``: the answer may hold other than ASCII (RFC 6531 §3.7.4.2); ``permitted``: the client
+    may be told whether there is a mailbox.
+    """
 
     argument: str
+    smtputf8: bool = False
+    permitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """EXPN; the argument is valid UTF-8 without control characters."""
+    """EXPN, by who may ask it; the fields are those of ``Verify``."""
 
     argument: str
+    smtputf8: bool = False
 
 
 @dataclass(frozen=True, slots=True)

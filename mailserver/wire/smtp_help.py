@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from mailserver.values.reply import Reply, reply
 from mailserver.wire.smtp_events import Offer
-from mailserver.wire.smtp_table import COMMANDS, EXTENSIONS, LINE_OCTETS, LMTP, Command
+from mailserver.wire.smtp_extensions import EXTENSIONS
+from mailserver.wire.smtp_table import COMMANDS, LINE_OCTETS, LMTP, Command
 
 _EXAMPLE = (
     "Example, line by line:",
@@ -23,7 +24,7 @@ _EXAMPLE = (
 @lru_cache(maxsize=256)
 def extensions(offer: Offer, facts: int, latest: str = "") -> tuple[str, ...]:
     """The lines of the EHLO reply after its first (RFC 5321 §4.1.1.1), as they are true now; ``latest`` as
-    in ``smtp_table.EXTENSIONS``."""
+    in ``smtp_extensions.EXTENSIONS``."""
     return tuple(row.line(offer, facts, latest) for row in EXTENSIONS if facts & row.bits == row.wanted)
 
 

@@ -1,17 +1,16 @@
-"""The one table of SMTP: which command is legal when and where, its syntax and help, and what EHLO offers.
+"""The one table of SMTP: which command is legal when and where, its syntax and help.
 
-The parameters of MAIL and RCPT, each with the facts that make it legal, stand in ``smtp_parameters``.
+With the same facts ``smtp_parameters`` says when each parameter of MAIL and RCPT is legal, and
+``smtp_extensions`` what EHLO offers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from mailserver.values.reply import Reply, reply
-from mailserver.wire.sasl_mechanisms import usable
 from mailserver.wire.smtp_events import Offer
 
 # Facts about a session, one bit each; plain integers, for they are tested on every command.
@@ -50,8 +49,18 @@ REQUIRE_TLS = 1 << 15
 ETRN = 1 << 16
 """There are domains whose queue may be started."""
 _NEVER = 1 << 17
+UTF8 = 1 << 18
+"""MAIL said SMTPUTF8."""
+FULL = 1 << 19
+"""The transaction has as many recipients as it may."""
+TERMINALS = 1 << 20
+"""The client may write to users' terminals."""
+VERIFY = 1 << 21
+"""The client may ask who has a mailbox here."""
+EXPAND = 1 << 22
+"""The client may ask who is behind an alias or a list."""
 
-IN_TRANSACTION = TRANSACTION | ATTEMPTED | RECIPIENT | CHUNKED | BINARY
+IN_TRANSACTION = TRANSACTION | ATTEMPTED | RECIPIENT | CHUNKED | BINARY | UTF8 | FULL
 """What the end of a transaction makes false."""
 
 LINE_OCTETS = 2048
@@ -130,6 +139,30 @@ def _absent(verb: str, why: str) -> Command:
     return Command(verb, verb, "optional", (text,), (_needs(_NEVER, 502, "5.5.1", text),))
 
 
+_TRANSACTION_OPEN = _forbids(
+    TRANSACTION, 503, "5.5.1", "A transaction is open; go on with RCPT or end it with RSET"
+)
+_LOG_IN_FIRST = _needs(ENTITLED, 530, "5.7.0", "Authentication required")
+
+
+def _to_terminals(verb: str, meaning: str) -> Command:
+    """RFC 821 §3.4: MAIL by another name."""
+    return Command(
+        verb,
+        f"{verb} FROM:<address>",
+        "needed",
+        (meaning, "Parameters as of MAIL."),
+        (
+            _needs(TERMINALS, 502, "5.5.1", f"{verb} is not offered here now; use MAIL"),
+            _HELLO_FIRST,
+            _TLS_FIRST,
+            _LOG_IN_FIRST,
+            _TRANSACTION_OPEN,
+        ),
+        PATH_LINE_OCTETS,
+    )
+
+
 _ROWS = (
     Command(
         "EHLO",
@@ -194,8 +227,8 @@ _ROWS = (
         (
             _HELLO_FIRST,
             _TLS_FIRST,
-            _needs(ENTITLED, 530, "5.7.0", "Authentication required"),
-            _forbids(TRANSACTION, 503, "5.5.1", "A transaction is open; go on with RCPT or end it with RSET"),
+            _LOG_IN_FIRST,
+            _TRANSACTION_OPEN,
         ),
         PATH_LINE_OCTETS,
     ),
@@ -239,8 +272,19 @@ _ROWS = (
     Command("RSET", "RSET", "none", ("Ends the transaction; sender and recipients are forgotten.",)),
     Command("NOOP", "NOOP [text]", "optional", ("Does nothing.",)),
     Command("HELP", "HELP [command]", "optional", ("Lists what is legal now, or explains one command.",)),
-    Command("VRFY", "VRFY address", "needed", ("Asks whether an address is a mailbox here.",)),
-    Command("EXPN", "EXPN list", "needed", ("Asks who is on a mailing list.",)),
+    Command(
+        "VRFY",
+        "VRFY address [SMTPUTF8]",
+        "needed",
+        ("Asks whether an address is a mailbox here; 252 says that it is not told to you.",),
+    ),
+    Command(
+        "EXPN",
+        "EXPN list [SMTPUTF8]",
+        "needed",
+        ("Asks who is behind an alias or a mailing list.",),
+        (_needs(EXPAND, 550, "5.7.1", "Lists are not expanded for you"),),
+    ),
     Command("QUIT", "QUIT", "none", ("Ends the session.",)),
     Command(
         "ETRN",
@@ -254,9 +298,11 @@ _ROWS = (
         ),
         roles=(SMTP, SUBMISSION),
     ),
-    _absent("SEND", "use MAIL"),
-    _absent("SOML", "use MAIL"),
-    _absent("SAML", "use MAIL"),
+    _to_terminals(
+        "SEND", "As MAIL, but the message is shown on the recipients' terminals, or refused with 450."
+    ),
+    _to_terminals("SOML", "As MAIL, but the message is shown on a terminal or else kept in the mailbox."),
+    _to_terminals("SAML", "As MAIL, and the message is shown on the recipients' terminals too."),
     _absent("TURN", "RFC 5321 appendix F.1 says why"),
 )
 
@@ -271,50 +317,6 @@ COMMANDS = {
     role: {row.verb.encode(): _spoken_by(row, role) for row in _ROWS if role in row.roles} for role in ROLES
 }
 """By role: rows by verb, in upper case, in the order in which HELP shows them."""
-
-
-class Extension(NamedTuple):
-    """A line of the EHLO reply that is there while ``facts & bits == wanted``."""
-
-    line: Callable[[Offer, int, str], str]
-    bits: int = 0
-    wanted: int = 0
-
-
-def _always(keyword: str, bit: int = 0) -> Extension:
-    return Extension(lambda offer, facts, latest: keyword, bit, bit)
-
-
-EXTENSIONS = (
-    Extension(lambda offer, facts, latest: f"SIZE {offer.message_size}"),
-    _always("8BITMIME"),
-    _always("BINARYMIME"),
-    _always("CHUNKING"),
-    _always("PIPELINING"),
-    _always("ENHANCEDSTATUSCODES"),
-    _always("SMTPUTF8"),
-    _always("DSN"),
-    # What is said here must be true (RFC 9422 §3): there is no limit to messages or domains.
-    Extension(lambda offer, facts, latest: f"LIMITS RCPTMAX={offer.recipients}"),
-    _always("DELIVERBY"),
-    Extension(
-        lambda offer, facts, latest: f"FUTURERELEASE {offer.future_release} {latest}",
-        FUTURE_RELEASE,
-        FUTURE_RELEASE,
-    ),
-    _always("MT-PRIORITY", PRIORITY),
-    _always("REQUIRETLS", REQUIRE_TLS),
-    _always("ETRN", ETRN),
-    _always("STARTTLS", STARTTLS),
-    Extension(
-        lambda offer, facts, latest: f"AUTH {' '.join(usable(offer.mechanisms, facts & TLS != 0))}",
-        MECHANISMS | PRIVATE | AUTHENTICATED,
-        MECHANISMS | PRIVATE,
-    ),
-    _always("HELP"),
-)
-"""What EHLO and LHLO list, in order (RFC 5321 §4.1.1.1); the third argument of ``line`` is the time
-until which a release may be put off."""
 
 
 @lru_cache(maxsize=256)
@@ -333,5 +335,20 @@ def facts_at_start(offer: Offer, tls: bool) -> int:
         (PRIORITY, submits),
         (REQUIRE_TLS, tls and offer.require_tls),
         (ETRN, offer.etrn),
+        (TERMINALS, offer.terminals == "everybody"),
+        (VERIFY, offer.verify == "everybody"),
+        (EXPAND, offer.expand == "everybody"),
+    )
+    return sum(bit for bit, true in truths if true)
+
+
+@lru_cache(maxsize=256)
+def facts_by_login(offer: Offer) -> int:
+    """The facts that a log-in makes true."""
+    truths = (
+        (AUTHENTICATED | ENTITLED, True),
+        (TERMINALS, offer.terminals == "users"),
+        (VERIFY, offer.verify == "users"),
+        (EXPAND, offer.expand == "users"),
     )
     return sum(bit for bit, true in truths if true)

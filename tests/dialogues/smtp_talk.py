@@ -22,6 +22,7 @@ from mailserver.policy.submission import SenderRights
 from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
+from mailserver.receive.address_book import AddressBook
 from mailserver.receive.submission import Submission
 from mailserver.receive.transaction import Intake
 from mailserver.threads import Bridge
@@ -92,7 +93,7 @@ class SmtpTalk:
         self.folder = Path(tempfile.mkdtemp(prefix="smtp-dialogue-"))
         self.clock = Clock()
         self.spool = Kept()
-        self.directory = SqliteDirectory(self.folder / "accounts", ["example.test"])
+        self.directory = SqliteDirectory(self.folder / "accounts", ["example.test", "example.org"])
         self.directory.open()
         self.directory.add_user(ADA, stored("secret"))
         self.directory.add_user(BOB, stored("hunter2"))
@@ -115,6 +116,10 @@ class SmtpTalk:
                 recipients=3,
                 starttls=tls is not None,
                 mechanisms=("PLAIN", "LOGIN") if submission else (),
+        self.directory.add_user(Address("bob", "example.org"), stored("hunter2"))
+        self.directory.add_user(Address("юлія", "example.org"), stored("hunter2"))
+        self.directory.add_alias(Address("sales", "example.test"), [ADA, Address("bob", "elsewhere.test")])
+        self.directory.add_alias(Address("kyiv", "example.test"), [Address("юлія", "example.org")])
                 cleartext_auth="cleartext" in settings,
                 future_release=86400 if "extensions" in settings else 0,
                 require_tls="extensions" in settings,
@@ -138,6 +143,8 @@ class SmtpTalk:
             clock=self.clock,
             tls=tls,
             implicit_tls="implicit" in settings,
+                verify="everybody" if "open-book" in settings else "users",
+                expand="everybody" if "open-book" in settings else "users",
             authenticator=login,
             times=Times(greet_wait=1.0 if "greet-wait" in settings else 0.0),
             normalize=[ip_network("192.0.2.0/24")] if "normalize" in settings else [],
@@ -161,6 +168,8 @@ class SmtpTalk:
 
     def close(self) -> None:
         for session in list(self.factory.sessions):
+            rates=ClientRates(1, 2, self.clock.seconds, lambda: False) if "rates" in settings else None,
+            address_book=AddressBook(self.directory.resolve, ["example.test", "example.org"]),
             session.transport.lose(ConnectionLost())
         self.directory.close()
         shutil.rmtree(self.folder)
