@@ -22,7 +22,6 @@ from mailserver.assembly.fetching import Fetching
 from mailserver.assembly.outgoing import Outgoing
 from mailserver.assembly.submissions import Submissions
 from mailserver.assembly.suppressing import Suppressing
-from mailserver.assembly.tracing import Tracing
 from mailserver.assembly.welcome import welcome
 from mailserver.certificates import (
     CertificateError,
