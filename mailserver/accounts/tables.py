@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 """PRAGMA user_version of the schema below."""
 
 _SCHEMA = (
@@ -76,6 +76,11 @@ _STEPS = (
             PRIMARY KEY (list, local_key, domain_key)
         ) WITHOUT ROWID""",
         "PRAGMA user_version = 4",
+    ),
+    (
+        # quota: octets, 0 for no limit, NULL for what the configuration says.
+        "ALTER TABLE account ADD COLUMN quota INTEGER",
+        "PRAGMA user_version = 5",
     ),
 )
 

@@ -14,9 +14,7 @@ from mailserver.values.address import Address, domain_key
 from mailserver.values.deliveries import checked_delivery
 from mailserver.words import LANGUAGES
 
-ACCOUNTS = (
-    "SELECT local, domain, format, send_as, language, deliver, away, password, scram, sealed FROM account"
-)
+ACCOUNTS = "SELECT local, domain, format, send_as, language, deliver, away, quota, password, scram, sealed FROM account"
 _FORMATS = ("", "maildir", "mbox")
 
 
@@ -106,6 +104,26 @@ class Users(DirectoryFile):
             raise DirectoryError(f"{language!r} is not spoken here; there are {', '.join(LANGUAGES)}")
         self._update(address, "language = ?", (language,))
 
+    def set_format(self, address: Address, format: str) -> None:
+        """How an account's mailbox is kept from now on, as in ``add_user``; its mail does not move.
+
+        Raises:
+            NotFound: there is no such account.
+        """
+        if format not in _FORMATS:
+            raise DirectoryError(f"{format!r} is not a format of mailboxes; there are maildir and mbox")
+        self._update(address, "format = ?", (format,))
+
+    def set_quota(self, address: Address, quota: int | None) -> None:
+        """Octets that an account's mailbox may hold: 0 for no limit, ``None`` for what the configuration says.
+
+        Raises:
+            NotFound: there is no such account.
+        """
+        if quota is not None and not 0 <= quota < 2**63:
+            raise DirectoryError(f"{quota} is no amount of octets")
+        self._update(address, "quota = ?", (quota,))
+
     def set_delivery(self, address: Address, deliver: str) -> None:
         """Where an account's mail goes instead of its mailbox; ``""`` for the mailbox.
 
@@ -169,7 +187,7 @@ class Users(DirectoryFile):
 
 def account_from(row: Row) -> Account:
     """The account in a row of ``ACCOUNTS``."""
-    local, domain, format, send_as, language, deliver, away, *_ = row
+    local, domain, format, send_as, language, deliver, away, quota, *_ = row
     return Account(
         Address(local, domain),
         format,
@@ -177,6 +195,7 @@ def account_from(row: Row) -> Account:
         language,
         deliver,
         Away(*json.loads(away)) if away else None,
+        quota,
     )
 
 

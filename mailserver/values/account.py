@@ -27,7 +27,8 @@ class Account:
     ``words.LANGUAGES``, or ``""`` for the server's own.
 
     ``deliver`` is where mail goes instead of a mailbox (``values.deliveries``), ``""`` for the mailbox;
-    ``away`` the out-of-office answer, if there is one.
+    ``away`` the out-of-office answer, if there is one.  ``quota``: octets that the mailbox may hold, 0 for
+    no limit, ``None`` for what the configuration says.
     """
 
     address: Address
@@ -36,6 +37,7 @@ class Account:
     language: str = ""
     deliver: str = ""
     away: Away | None = None
+    quota: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
