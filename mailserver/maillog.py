@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import FileLogObserver, Logger, LogPublisher
 from twisted.python.failure import Failure
@@ -29,7 +29,8 @@ SMTPD, QMGR, SMTP, BOUNCE, CLEANUP, ERROR = "smtpd", "qmgr", "smtp", "bounce", "
 POP3 = "pop3"
 """Which of Postfix's programs would have said it: pflogsumm and fail2ban look for them."""
 
-_PROGRAMS = {"maildir": "virtual", "mbox": "virtual", "alias": "local"}
+_PROGRAMS = {"maildir": "virtual", "mbox": "virtual", "alias": "local", "command": "pipe", "lmtp": "lmtp"}
+_PROGRAMS |= {"discard": "discard", "list": "local"}
 _PHRASES = {
     "no such user here": "Recipient address rejected: User unknown in local recipient table",
     "relaying is for users": "Relay access denied",
@@ -39,8 +40,55 @@ _PHRASES = {
 _STATUS = {Delivered: "sent", Relayed: "sent", Expanded: "sent", Delayed: "deferred", Failed: "bounced"}
 
 
-def accepted(entry: Entry, session: SessionFacts) -> None:
+class Trace(Protocol):
+    """Who else is told of each event, with everything that is known; ``trace/recorder.py``. Never waits."""
+
+    def accepted(
+        self,
+        entry: Entry,
+        session: SessionFacts | None,
+        message_id: str = "",
+        notes: Sequence[tuple[str, str]] = (),
+        how: str = "",
+    ) -> None: ...
+
+    def attempted(self, entry: Entry, outcomes: Sequence[Outcome]) -> None: ...
+
+    def reported(self, made: Entry, about: Entry) -> None: ...
+
+    def held(self, entry: Entry) -> None: ...
+
+    def removed(self, entry: Entry) -> None: ...
+
+    def refused(
+        self,
+        reply: Reply,
+        command: str,
+        session: SessionFacts,
+        sender: Address | None = None,
+        recipient: Address | None = None,
+        rule: str = "",
+    ) -> Reply: ...
+
+
+_trace: Trace | None = None
+
+
+def tell(trace: Trace | None) -> None:
+    """Tell ``trace`` too, from now on; ``None`` for nobody."""
+    global _trace
+    _trace = trace
+
+
+def accepted(
+    entry: Entry,
+    session: SessionFacts,
+    message_id: str = "",
+    notes: Sequence[tuple[str, str]] = (),
+) -> None:
     """The message is ours: the commit has been made and 250 is on its way."""
+    if _trace is not None:
+        _trace.accepted(entry, session, message_id, notes)
     login = f", sasl_username={printable(str(session.account.address))}" if session.account else ""
     queue_id = entry.queue_id
     _say(
@@ -55,13 +103,25 @@ def accepted(entry: Entry, session: SessionFacts) -> None:
     )
 
 
+def made(entry: Entry, how: str, message_id: str = "") -> None:
+    """A message that came by no session is ours: ``how`` tells where it is from. The log has its own line."""
+    if _trace is not None:
+        _trace.accepted(entry, None, message_id, (), how)
+
+
 def notice_spooled(entry: Entry, about: Entry) -> None:
     """A report of our own about ``about`` is in the spool."""
+    if _trace is not None:
+        _trace.reported(entry, about)
     _say(f"{about.queue_id}: sender delivery status notification: {entry.queue_id}", BOUNCE)
 
 
-def refused(reply: Reply, command: str, session: SessionFacts, sender: Address, recipient: Address) -> None:
-    """Policy, or a fault of ours, said no to a recipient or a message."""
+def refused(
+    reply: Reply, command: str, session: SessionFacts, sender: Address, recipient: Address, rule: str = ""
+) -> Reply:
+    """Policy, or a fault of ours, said no to a recipient or a message; the reply to send, with its mark."""
+    if _trace is not None:
+        reply = _trace.refused(reply, command, session, sender, recipient, rule)
     to = printable(str(recipient))
     said = next((said for word, said in _PHRASES.items() if word in reply.text), "")
     text = f"{reply.code} {reply.enhanced} <{to}>: {said}" if said and command == "RCPT" else reply.text
@@ -71,6 +131,12 @@ def refused(reply: Reply, command: str, session: SessionFacts, sender: Address, 
         f"proto={'ESMTP' if session.extended else 'SMTP'} helo=<{session.hello}>",
         SMTPD,
     )
+    return reply
+
+
+def said_no(reply: Reply, session: SessionFacts, command: str = "") -> Reply:
+    """A command was refused, which is no event of its own in the log; the reply to send, with its mark."""
+    return reply if _trace is None else _trace.refused(reply, command, session)
 
 
 def turned_away(protocol: str, client: str, why: str) -> None:
@@ -86,6 +152,8 @@ def pressed(is_pressed: bool, connections: int, most: int) -> None:
 
 def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float, began: float | None = None) -> None:
     """What became of each recipient in one attempt that began at ``began``, in seconds since the epoch."""
+    if _trace is not None:
+        _trace.attempted(entry, outcomes)
     arrived = entry.arrived
     delay = _seconds(now - arrived)
     for outcome in outcomes:
@@ -117,6 +185,8 @@ def _seconds(value: float) -> str:
 
 def held(entry: Entry) -> None:
     """The message waits until somebody releases it."""
+    if _trace is not None:
+        _trace.held(entry)
     _say(f"{entry.queue_id}: hold: {printable(entry.envelope.hold)}", CLEANUP)
 
 
@@ -128,6 +198,8 @@ def tls_established(where: str, version: str, cipher: str, verified_by: str) -> 
 
 def removed(entry: Entry) -> None:
     """Nobody waits for the message any more."""
+    if _trace is not None:
+        _trace.removed(entry)
     _say(f"{entry.queue_id}: removed", QMGR)
 
 
@@ -165,6 +237,11 @@ def fault(where: str, error: BaseException | None, queue_id: str = "NOQUEUE") ->
         error=printable(repr(error)),
         log_failure=Failure(error) if error is not None else None,
     )
+
+
+def trace_trouble(what: str) -> None:
+    """The trace loses records; mail goes on. Called in any thread."""
+    log.error("trace: {what}", what=printable(what))
 
 
 def misconfigured(what: str, queue_id: str) -> None:

@@ -21,6 +21,7 @@ from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
 from mailserver.assembly.outgoing import Outgoing
 from mailserver.assembly.submissions import Submissions
+from mailserver.assembly.tracing import Tracing
 from mailserver.assembly.suppressing import Suppressing
 from mailserver.assembly.welcome import welcome
 from mailserver.certificates import (
@@ -181,6 +182,7 @@ class House:
         self.suppressing = Suppressing(settings, self.directory, self.workers, reactor)
         self.fetching = Fetching(settings, self.workers, reactor)
         self.entrance = self._make_entrance()
+        self.tracing = Tracing(settings, place.number, self.entrance.rule_names)
         self.tls = self._certificate()
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
         self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
@@ -211,6 +213,7 @@ class House:
             self.access.open()
             self.entrance.open()
             self.store.start()
+            self.tracing.open()
             self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
             self.submissions.open(self.spool, self.runner.accepted)
@@ -270,6 +273,7 @@ class House:
         for spool in (self.spool, *self.orphans):
             spool.stop()
         self.store.stop()
+        self.tracing.close()
         self.directory.close()
         self.disk.close()
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mailserver"
 FLOORS = {
     1: {"values", "words", "durable", "threads", "sockets", "promise", "channel_binding", "control_client"},
     2: {"wire", "interfaces", "maillog", "config", "connections"},
-    3: {"accounts", "policy", "spool", "store"},
+    3: {"accounts", "policy", "spool", "store", "trace"},
     4: {
         "receive",
         "dispatch",

@@ -16,7 +16,7 @@ from mailserver.config import Settings
 from mailserver.connections import ConnectionLimits, Connections, Times, pressed
 from mailserver.own_rules import RuleUnusable, own_rules
 from mailserver.policy import reputation
-from mailserver.policy.chains import receiving
+from mailserver.policy.chains import asked, receiving, rule_name
 from mailserver.policy.greylist import Greylist
 from mailserver.policy.rates import ClientRates
 from mailserver.proxies import ProxiedFactory
@@ -96,6 +96,8 @@ class Entrance:
         others += rules
         others += [self.greylist] if self.greylist else []
         self.may_receive = receiving(*others, *own)
+        self.rules = asked(*others, *own)
+        self.rule_names = [rule_name(rule) for rule in self.rules]
 
     def open(self) -> None:
         """Read what is on the disk, and begin to write behind."""

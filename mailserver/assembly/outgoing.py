@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from mailserver import maillog
 from mailserver.config import Settings
 from mailserver.durable import Disk
 from mailserver.interfaces import ISpool
@@ -136,4 +137,8 @@ class _Spooler:
         """Done when the message is durable. Fails with ``SpoolUnavailable``."""
         writer = self._spool.begin()
         writer.write(content)
-        return self._bridge.deferred(writer.commit(envelope)).addCallback(self._accepted)
+        return self._bridge.deferred(writer.commit(envelope)).addCallback(self._committed)
+
+    def _committed(self, entry: Entry) -> None:
+        maillog.made(entry, "a TLS report of this server")
+        self._accepted(entry)

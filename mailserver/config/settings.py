@@ -34,6 +34,7 @@ from mailserver.config.pop3 import Pop3
 from mailserver.config.quotas import COUNT, QUOTA, QUOTAS, UNDELETE, WHEN_FULL
 from mailserver.config.routes import ROUTES, RouteSettings
 from mailserver.config.submission import Submission
+from mailserver.config.trace import Trace
 
 Duration = Annotated[float, DURATION]
 """Seconds."""
@@ -153,6 +154,7 @@ class Settings:
     submission: Submission = attrs.field(factory=Submission)
     policy: Policy = attrs.field(factory=Policy)
     proxy: Proxy = attrs.field(factory=Proxy)
+    trace: Trace = attrs.field(factory=Trace)
 
     @domains.default
     def _own_name(self) -> tuple[str, ...]:

@@ -144,6 +144,7 @@ class Pickup:
             raise
         await self._workers.call(self._remove, taken)
         _log_taken(entry, dropped)
+        maillog.made(entry, f"local user {dropped.uid}", _message_id(dropped.content))
         place.accepted(entry)
 
     def _envelope(self, dropped: Dropped) -> Envelope:
@@ -178,6 +179,13 @@ def _log_taken(entry: Entry, dropped: Dropped) -> None:
         size=entry.content.size,
         count=len(entry.envelope.recipients),
     )
+
+
+def _message_id(content: bytes) -> str:
+    head = b"\n" + content[:HEAD_OCTETS].partition(b"\r\n\r\n")[0]
+    at = head.lower().find(b"\nmessage-id:")
+    value = head[at + 12 :].partition(b"\r\n")[0] if at >= 0 else b""
+    return printable(value.strip().decode(errors="replace"))
 
 
 def _hops(content: bytes) -> int:

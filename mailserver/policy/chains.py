@@ -29,18 +29,35 @@ def decide(chain: Sequence[Rule[Facts]], facts: Facts) -> Opinion | Awaitable[Op
     for n, rule in enumerate(chain):
         opinion = rule(facts)
         if inspect.isawaitable(opinion):
-            return _after(opinion, chain[n + 1 :], facts)
+            return _after(opinion, chain[n + 1 :], facts, rule)
         if opinion is not None:
+            _note(facts, rule)
             return opinion
     return None
 
 
-async def _after(opinion: Awaitable[Opinion], rest: Sequence[Rule[Facts]], facts: Facts) -> Opinion:
+async def _after(
+    opinion: Awaitable[Opinion], rest: Sequence[Rule[Facts]], facts: Facts, rule: Rule[Facts]
+) -> Opinion:
     decided = await opinion
     if decided is not None:
+        _note(facts, rule)
         return decided
     later = decide(rest, facts)
     return await later if inspect.isawaitable(later) else later
+
+
+def _note(facts: object, rule: object) -> None:
+    """Let the trace say which rule has decided."""
+    transaction = getattr(facts, "transaction", None)
+    if transaction is not None:
+        transaction.decided_by = rule_name(rule)
+
+
+def rule_name(rule: object) -> str:
+    """How people see a rule: its ``name``, or what it is called in the code."""
+    name = getattr(rule, "name", None) or getattr(rule, "__qualname__", None) or type(rule).__name__
+    return str(name).split(".<locals>")[0].rpartition(".")[2]
 
 
 def may_receive(facts: RecipientFacts) -> Opinion | Awaitable[Opinion]:
@@ -51,7 +68,12 @@ def may_receive(facts: RecipientFacts) -> Opinion | Awaitable[Opinion]:
 _BEFORE_OTHERS: tuple[Rule[RecipientFacts], ...] = (*RELAY_PERMISSION, *RECIPIENT)
 
 
+def asked(*others: Rule[RecipientFacts]) -> tuple[Rule[RecipientFacts], ...]:
+    """All rules of a RCPT in the order in which they are asked."""
+    return (*_BEFORE_OTHERS, *others)
+
+
 def receiving(*others: Rule[RecipientFacts]) -> Rule[RecipientFacts]:
     """The same decision, with ``others`` asked after our own, in this order."""
-    chain = (*_BEFORE_OTHERS, *others)
+    chain = asked(*others)
     return (lambda facts: decide(chain, facts)) if others else may_receive

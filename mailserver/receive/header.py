@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from mailserver.values.text import printable
+
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
 _COUNTED = {b"received", b"delivered-to", b"tls-required"}
@@ -21,13 +23,14 @@ class HeaderReader:
     """Passes content on; while the header lasts, whole lines at a time.
 
     ``fields`` counts the fields that matter here, by name in lower case; ``delivered_to`` has the
-    values of Delivered-To, in lower case; ``is_too_long`` tells that the header goes on beyond
-    ``HEADER_OCTETS``.
+    values of Delivered-To, in lower case; ``message_id`` is the first Message-ID's;
+    ``is_too_long`` tells that the header goes on beyond ``HEADER_OCTETS``.
     """
 
     def __init__(self) -> None:
         self.fields: dict[bytes, int] = {}
         self.delivered_to: list[bytes] = []
+        self.message_id = ""
         self.is_too_long = False
         self._tls_required = b""
         self._length = 0
@@ -82,7 +85,10 @@ class HeaderReader:
             return False
         self._has_fields = True
         name = field[1].lower()
-        if name in _COUNTED:
+        if name == b"message-id":
+            if not self.message_id:
+                self.message_id = printable(octets[field.end() : end].strip().decode(errors="replace"))
+        elif name in _COUNTED:
             self.fields[name] = self.fields.get(name, 0) + 1
             if name == b"tls-required":
                 self._tls_required = octets[field.end() : end].strip().lower()

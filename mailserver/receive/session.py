@@ -164,8 +164,8 @@ class Session:
             maillog.fault(f"deciding on MAIL FROM:<{event.path}>", error)
             return TRY_LATER
         if refusal is not None:
-            maillog.refused(refusal, "MAIL", self.facts, event.path, NULL_SENDER)
-        return refusal
+            return maillog.refused(refusal, "MAIL", self.facts, event.path, NULL_SENDER)
+        return None
 
     def _rcpt(self, event: RcptTo) -> Answer:
         assert self._transaction is not None

@@ -122,8 +122,9 @@ class Transaction:
 
     def _recipient_decided(self, rcpt: RcptTo, opinion: Reply | None) -> Reply:
         if opinion is not None:
-            maillog.refused(opinion, "RCPT", self.facts.session, self.facts.reverse_path, rcpt.path)
-            return opinion
+            facts = self.facts
+            rule, facts.decided_by = facts.decided_by, ""
+            return maillog.refused(opinion, "RCPT", facts.session, facts.reverse_path, rcpt.path, rule)
         self._asked.append((rcpt.path, rcpt.orcpt, rcpt.notify))
         self.facts.recipients.append(rcpt.path)
         return OK_RECIPIENT
@@ -182,8 +183,7 @@ class Transaction:
         fault = fault or self._header_fault(self._envelope)
         if fault is not None:
             self.abort()
-            self._log_refusal(fault)
-            return fault
+            return self._log_refusal(fault)
         if rest := self._header.finish():
             self._writer.write(rest)
         self._envelope = self._as_it_came(self._envelope)
@@ -235,7 +235,7 @@ class Transaction:
         return None
 
     def _committed(self, entry: Entry) -> Reply:
-        maillog.accepted(entry, self.facts.session)
+        maillog.accepted(entry, self.facts.session, self._header.message_id, self.facts.notes)
         if not entry.envelope.is_kept_back:
             self._intake.accepted(entry)
         elif entry.envelope.hold and self._submission is not None and self.facts.session.account is not None:
@@ -245,11 +245,13 @@ class Transaction:
     def _not_committed(self, failure: Failure) -> Reply:
         answer = NO_ROOM if failure.check(SpoolFull) else TRY_LATER
         maillog.fault("committing a message", failure.value)
-        self._log_refusal(answer)
-        return answer
+        return self._log_refusal(answer)
 
-    def _log_refusal(self, answer: Reply) -> None:
-        maillog.refused(answer, "DATA", self.facts.session, self.facts.reverse_path, self.facts.recipients[0])
+    def _log_refusal(self, answer: Reply) -> Reply:
+        facts = self.facts
+        return maillog.refused(
+            answer, "DATA", facts.session, facts.reverse_path, facts.recipients[0], facts.decided_by
+        )
 
     def abort(self) -> None:
         """Nothing of this transaction is kept. Harmless at any time."""

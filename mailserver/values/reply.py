@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,13 +10,14 @@ class Reply:
     """``enhanced`` is ``""`` where none may stand: the greeting, EHLO, 354 (RFC 2034 §4).
 
     ``lines`` holds printable text without line ends, at least one.  ``hang_up`` closes the
-    connection after the reply is sent.
+    connection after the reply is sent.  ``mark`` is the short id that ``lines`` carry, for `mailserver trace`.
     """
 
     code: int
     enhanced: str
     lines: tuple[str, ...]
     hang_up: bool = False
+    mark: str = ""
 
     @property
     def is_positive(self) -> bool:
@@ -39,3 +40,10 @@ class Reply:
 def reply(code: int, enhanced: str, *lines: str, hang_up: bool = False) -> Reply:
     """A ``Reply`` without the noise of its constructor."""
     return Reply(code, enhanced, lines, hang_up)
+
+
+def marked(answer: Reply, mark: str, longest: int) -> Reply:
+    """``answer`` with a short id at its end; on a line of its own where the last has ``longest`` characters."""
+    *before, last = answer.lines
+    lines = (*before, f"{last} ({mark})") if len(last) < longest else (*answer.lines, f"({mark})")
+    return replace(answer, lines=lines, mark=mark)

@@ -33,6 +33,7 @@ class SessionFacts:
     after EHLO; ``trusted`` tells that the client's network may relay without AUTH, ``exempt`` that
     the limits for strangers do not hold for it.  ``client_name`` is what DNS calls the client and
     confirms, ``""`` when that is not known.  ``gone`` tells that the connection has ended.
+    ``began`` is when it did, in seconds since the epoch; 0 where nobody looked.
     """
 
     role: str
@@ -46,16 +47,23 @@ class SessionFacts:
     exempt: bool = False
     gone: bool = False
     client_name: str = ""
+    began: float = 0.0
 
 
 @dataclass(slots=True)
 class TransactionFacts:
-    """One MAIL … end of data. ``size`` is what MAIL's SIZE declared, 0 when it did not."""
+    """One MAIL … end of data. ``size`` is what MAIL's SIZE declared, 0 when it did not.
+
+    ``decided_by`` names the rule with the last opinion; ``notes`` are what rules found without an
+    objection, as (rule, finding), for the trace.
+    """
 
     session: SessionFacts
     reverse_path: Address = NULL_SENDER
     size: int = 0
     recipients: list[Address] = field(default_factory=list)
+    decided_by: str = ""
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
