@@ -38,7 +38,7 @@ class Step:
     text: str
 
 
-_LINE = re.compile(r"(C:|C>|S:|S~|@)(?: (.*))?")
+_LINE = re.compile(r"(C:|C>|S:|S~|S\*|@)(?: (.*))?")
 
 
 def steps(path: Path) -> list[Step]:
@@ -49,7 +49,7 @@ def steps(path: Path) -> list[Step]:
             continue
         match = _LINE.fullmatch(line)
         if not match:
-            raise ValueError(f"{path.name}:{number}: expected C:, C>, S:, S~, @ or #, found {line!r}")
+            raise ValueError(f"{path.name}:{number}: expected C:, C>, S:, S~, S*, @ or #, found {line!r}")
         found.append(Step(number, match[1], match[2] or ""))
     return found
 
@@ -104,6 +104,10 @@ class Player:
         if step.mark in ("S:", "S~"):
             self._expect(step, talk)
             return
+        if step.mark == "S*":
+            self._skip_to_last_line(talk)
+            self._expect(step, talk)
+            return
         if step.mark == "@" and step.text.startswith("setup "):
             return
         self._nothing_more(talk, f"line {step.number}")
@@ -114,6 +118,12 @@ class Player:
                 raise AssertionError(f"{self._path.name}:{step.number}: {error}") from error
         else:
             talk.send(octets(step.text) + (b"\r\n" if step.mark == "C:" else b""))
+
+    def _skip_to_last_line(self, talk: Talk) -> None:
+        """Take all lines of a reply (RFC 5321 §4.2) but the last."""
+        self._waiting += talk.received()
+        while self._waiting[3:4] == b"-":
+            self._waiting = self._waiting.partition(b"\r\n")[2]
 
     def _expect(self, step: Step, talk: Talk) -> None:
         self._waiting += talk.received()

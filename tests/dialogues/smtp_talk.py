@@ -16,17 +16,21 @@ from twisted.internet.task import Clock
 
 from mailserver.accounts.directory import SqliteDirectory
 from mailserver.connections import Times
-from mailserver.interfaces import IMaildrop, ISubmitter
-from mailserver.policy.chains import may_receive
+from mailserver.interfaces import IMaildrop, ISubmitter, SpoolFull
+from mailserver.policy.chains import receiving
+from mailserver.policy.greylist import Greylist
+from mailserver.policy.rates import ClientRates
+from mailserver.policy.reputation import refusal
 from mailserver.policy.submission import SenderRights
+from mailserver.receive.address_book import AddressBook
 from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
-from mailserver.receive.address_book import AddressBook
 from mailserver.receive.submission import Submission
 from mailserver.receive.transaction import Intake
 from mailserver.threads import Bridge
-from mailserver.values.account import Account
+from mailserver.values.account import Account, Alias
+from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
 from mailserver.wire.smtp_events import Offer
@@ -34,6 +38,15 @@ from tests.dialogues.logins import authenticator, stored
 from tests.dialogues.pop3_talk import ADA, BOB, AtOnce
 from tests.dialogues.script import octets
 from tests.dialogues.transports import Wire
+
+STATES = ("start", "hello", "mail", "attempted", "recipient", "chunked")
+"""How far a session has come."""
+_ON_THE_WAY = (
+    b"MAIL FROM:<ada@example.test>\r\n",
+    b"RCPT TO:<nobody@example.test>\r\n",
+    b"RCPT TO:<bob@example.test>\r\n",
+    b"BDAT 3\r\nx\r\n",
+)
 
 
 class Soon:
@@ -70,14 +83,21 @@ class Kept:
 
     def __init__(self) -> None:
         self.messages: list[tuple[Envelope, bytes]] = []
+        self.fault: Exception | None = None
+        self.queue_fault: Exception | None = None
 
     def begin(self) -> Draft:
+        if self.fault is not None:
+            raise self.fault
         return Draft(self.messages, len(self.messages) + 1)
 
     def expedite(self, domain: str) -> Future[int]:
         """Three messages wait for partner.test."""
         done: Future[int] = Future()
-        done.set_result(3 if domain == "partner.test" else 0)
+        if self.queue_fault is not None:
+            done.set_exception(self.queue_fault)
+        else:
+            done.set_result(3 if domain == "partner.test" else 0)
         return done
 
 
@@ -97,6 +117,10 @@ class SmtpTalk:
         self.directory.open()
         self.directory.add_user(ADA, stored("secret"))
         self.directory.add_user(BOB, stored("hunter2"))
+        self.directory.add_user(Address("bob", "example.org"), stored("hunter2"))
+        self.directory.add_user(Address("юлія", "example.org"), stored("hunter2"))
+        self.directory.add_alias(Address("sales", "example.test"), [ADA, Address("bob", "elsewhere.test")])
+        self.directory.add_alias(Address("kyiv", "example.test"), [Address("юлія", "example.org")])
         self.factory = SMTPReceiverFactory(self._settings(settings))
         self._connect([])
 
@@ -116,21 +140,19 @@ class SmtpTalk:
                 recipients=3,
                 starttls=tls is not None,
                 mechanisms=("PLAIN", "LOGIN") if submission else (),
-        self.directory.add_user(Address("bob", "example.org"), stored("hunter2"))
-        self.directory.add_user(Address("юлія", "example.org"), stored("hunter2"))
-        self.directory.add_alias(Address("sales", "example.test"), [ADA, Address("bob", "elsewhere.test")])
-        self.directory.add_alias(Address("kyiv", "example.test"), [Address("юлія", "example.org")])
                 cleartext_auth="cleartext" in settings,
                 future_release=86400 if "extensions" in settings else 0,
                 require_tls="extensions" in settings,
                 etrn="extensions" in settings,
+                verify="everybody" if "open-book" in settings else "users",
+                expand="everybody" if "open-book" in settings else "users",
             ),
             intake=Intake(
                 hostname="mx.example.test",
                 spool=spool,
                 directory=self.directory,
                 bridge=bridge,
-                may_receive=may_receive,
+                may_receive=receiving(*self._rules(settings)),
                 accepted=lambda entry: None,
                 now=lambda: 1_700_000_000.0,
                 submission=Submission(
@@ -143,14 +165,22 @@ class SmtpTalk:
             clock=self.clock,
             tls=tls,
             implicit_tls="implicit" in settings,
-                verify="everybody" if "open-book" in settings else "users",
-                expand="everybody" if "open-book" in settings else "users",
             authenticator=login,
             times=Times(greet_wait=1.0 if "greet-wait" in settings else 0.0),
             normalize=[ip_network("192.0.2.0/24")] if "normalize" in settings else [],
             trusted_networks=[ip_network("192.0.2.0/24")] if "trusted" in settings else [],
+            rates=ClientRates(1, 2, self.clock.seconds, lambda: False) if "rates" in settings else None,
+            address_book=AddressBook(self.directory.resolve, ["example.test", "example.org"]),
             start_queue=QueueStart(spool, bridge, ["partner.test"], self.clock.seconds),
         )
+
+    def _rules(self, settings: set[str]) -> list[Any]:
+        rules: list[Any] = []
+        if "listed" in settings:
+            rules.append(lambda facts: refusal(facts, 5, 5, ["bl.test"]))
+        if "greylist" in settings:
+            rules.append(Greylist(self.folder / "greylist", 300.0, self.clock.seconds))
+        return rules
 
     # -- Talk --------------------------------------------------------------------------------
 
@@ -168,8 +198,6 @@ class SmtpTalk:
 
     def close(self) -> None:
         for session in list(self.factory.sessions):
-            rates=ClientRates(1, 2, self.clock.seconds, lambda: False) if "rates" in settings else None,
-            address_book=AddressBook(self.directory.resolve, ["example.test", "example.org"]),
             session.transport.lose(ConnectionLost())
         self.directory.close()
         shutil.rmtree(self.folder)
@@ -191,6 +219,42 @@ class SmtpTalk:
 
     def _half_close(self, words: list[str]) -> None:
         self.session.readConnectionLost()
+
+    def _hello(self, words: list[str]) -> None:
+        role = self.factory.settings.offer.role
+        self.send(b"LHLO x\r\n" if role == "lmtp" else b"EHLO x\r\n")
+        self.received()
+
+    def _at(self, words: list[str]) -> None:
+        if not self.wire.is_closed:
+            self.wire.lose(ConnectionLost())
+        self._connect([])
+        reached = STATES.index(words[0])
+        if reached >= STATES.index("hello"):
+            self._hello([])
+            if self.factory.settings.offer.role == "submission":
+                self.send(b"AUTH PLAIN AGFkYUBleGFtcGxlLnRlc3QAc2VjcmV0\r\n")
+        for line in _ON_THE_WAY[: max(0, reached - 1)]:
+            self.send(line)
+        self.received()
+
+    def _break(self, words: list[str]) -> None:
+        (what,) = words
+        if what == "spool":
+            self.spool.fault = OSError("the disk is gone")
+        elif what == "full":
+            self.spool.fault = SpoolFull("no room")
+        elif what == "queue":
+            self.spool.queue_fault = OSError("the disk is gone")
+        elif what == "aliases":
+            directory: Any = self.directory
+            directory.resolve = lambda address: Alias(address, (address,))
+        else:
+            assert what == "directory", what
+            self.directory.close()
+
+    def _stop(self, words: list[str]) -> None:
+        self.factory.stop()
 
     def _lose(self, words: list[str]) -> None:
         self.wire.lose(ConnectionLost())
