@@ -14,7 +14,10 @@ from mailserver.values.address import Address, domain_key
 from mailserver.values.deliveries import checked_delivery
 from mailserver.words import LANGUAGES
 
-ACCOUNTS = "SELECT local, domain, format, send_as, language, deliver, away, quota, password, scram, sealed FROM account"
+ACCOUNTS = (
+    "SELECT local, domain, format, send_as, language, deliver, away, quota, password, scram, sealed"
+    " FROM account"
+)
 _FORMATS = ("", "maildir", "mbox")
 
 
@@ -115,7 +118,8 @@ class Users(DirectoryFile):
         self._update(address, "format = ?", (format,))
 
     def set_quota(self, address: Address, quota: int | None) -> None:
-        """Octets that an account's mailbox may hold: 0 for no limit, ``None`` for what the configuration says.
+        """Octets that an account's mailbox may hold: 0 for no limit, ``None`` for what the
+        configuration says.
 
         Raises:
             NotFound: there is no such account.
