@@ -17,12 +17,13 @@ from mailserver import maillog
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
 from mailserver.assembly.access import Access
 from mailserver.assembly.answers import control_of
+from mailserver.assembly.deliveries import Deliveries
 from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
 from mailserver.assembly.outgoing import Outgoing
 from mailserver.assembly.submissions import Submissions
-from mailserver.assembly.tracing import Tracing
 from mailserver.assembly.suppressing import Suppressing
+from mailserver.assembly.tracing import Tracing
 from mailserver.assembly.welcome import welcome
 from mailserver.certificates import (
     CertificateError,
@@ -34,13 +35,12 @@ from mailserver.certificates import (
 from mailserver.config import Settings
 from mailserver.config.settings import Store
 from mailserver.deliver.drop import FOLDER as DROP
-from mailserver.deliver.mailbox import MailboxAgent
 from mailserver.deliver.pickup import Pickup, PickupPlace
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
-from mailserver.interfaces import IMailbox, IMaildrop
+from mailserver.interfaces import IMaildrop
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
 from mailserver.login import CheckerUnusable
 from mailserver.policy.rules import recipient_has_room
@@ -51,16 +51,16 @@ from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.transaction import Intake
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.routes import RouteTable
-from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
+from mailserver.retrieve.pop3 import Pop3Factory
+from mailserver.retrieve.settings import Pop3Settings
 from mailserver.spool.orphans import orphans
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
 from mailserver.store.quota import QuotaLimits
 from mailserver.threads import Bridge, Workers
-from mailserver.values.account import Account, LocalUser
+from mailserver.values.account import Account
 from mailserver.values.address import Address
-from mailserver.values.envelope import Recipient
 from mailserver.values.expansion import language_of
 from mailserver.values.reply import Reply
 from mailserver.values.session import RecipientFacts
@@ -140,6 +140,7 @@ class MailServer(MultiService):
             await self._house.end_sessions()
             # The relay ends first: the runner waits for what it has under way.
             relay_ended = self._house.relay.stop()
+            self._house.deliveries.stop()
             await _wait(MultiService.stopService(self))
             await relay_ended
             self._house.close()
@@ -175,6 +176,9 @@ class House:
             quota=quota_of(settings.store),
             undelete_for=settings.store.undelete_for,
             language=settings.language,
+        )
+        self.deliveries = Deliveries(
+            settings, reactor, self.bridge, self.directory.resolve, self.store, place.number
         )
         self.spool = self._make_spool(place.number)
         self.access = self._make_access()
@@ -213,6 +217,7 @@ class House:
             self.access.open()
             self.entrance.open()
             self.store.start()
+            self.deliveries.open()
             self.tracing.open()
             self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
@@ -312,12 +317,8 @@ class House:
         room = [recipient_has_room(self.store.over_quota, quota.refuse)] if quota else []
         return [*self.suppressing.rules, *room]
 
-    def _maildrop(self, account: Account) -> IMaildrop:
-        return self.store.mailbox(account).maildrop()
-
-    def _mailbox_of(self, recipient: Recipient) -> IMailbox | None:
-        answer = self.directory.resolve(recipient.address)
-        return self.store.mailbox(answer.account) if isinstance(answer, LocalUser) else None
+    def _maildrop(self, account: Account, locked: Callable[[], None]) -> IMaildrop:
+        return self.store.mailbox(account).maildrop(locked)
 
     def _language_of(self, sender: Address) -> str:
         return language_of(self.directory.resolve, sender) or self._settings.language
@@ -343,7 +344,7 @@ class House:
         schedule = RetrySchedule(relay.retry, relay.warn_after, relay.give_up_after)
         ways = Ways(
             directory=self.directory,
-            local=MailboxAgent(self.bridge, self._mailbox_of, self._settings.hostname),
+            local=self.deliveries.local,
             remote=self.relay,
             retry=schedule,
             reporter=Reporter(self._settings.hostname, schedule.gives_up_at, language_of=self._language_of),
@@ -387,11 +388,11 @@ class House:
             future_release=int(settings.limits.future_release),
             require_tls=True,  # relay/security.py keeps to it, or returns the message
             etrn=bool(settings.relay.etrn) and role == "smtp",
+            verify=settings.policy.vrfy,
+            expand=settings.policy.expn,
         )
         is_lmtp = role == "lmtp"  # whoever speaks it is a server of the same house
         return SMTPReceiverFactory(
-            verify=settings.policy.vrfy,
-            expand=settings.policy.expn,
             ReceiverSettings(
                 offer=offer,
                 intake=intake,
@@ -407,10 +408,10 @@ class House:
                 rates=None if is_lmtp else self.entrance.rates,
                 lookups=None if is_lmtp else self.entrance.lookups,
                 start_queue=self.queue_start,
+                address_book=AddressBook(self.directory.resolve, settings.domains),
             )
         )
 
-                address_book=AddressBook(self.directory.resolve, settings.domains),
     def _pop3(self, tls: ListenerTLS, implicit: bool) -> Pop3Factory:
         settings = self._settings
         return Pop3Factory(

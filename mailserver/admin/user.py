@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
+from mailserver.admin.directory_pages import moment_text, show_all
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner, confirm, yes_option
 from mailserver.admin.output import Output, json_option
-from mailserver.values.account import Secrets
+from mailserver.values.account import Account, Secrets
 from mailserver.values.address import Address
 from mailserver.words import LANGUAGES
 
@@ -43,6 +45,13 @@ def user() -> None:
     help="An address, @domain or * that it may write as, beside its own.",
 )
 @language_option
+@click.option(
+    "--deliver",
+    metavar="WHERE",
+    default="",
+    help="Where mail goes instead of a mailbox: '|/path/of/command arguments', /path/of/file, :discard:, "
+    "lmtp:unix:/path, agent:NAME.",
+)
 @stdin_option
 @json_option
 @click.pass_obj
@@ -51,6 +60,7 @@ def add(
     address: Address,
     format_: str | None,
     senders: tuple[str, ...],
+    deliver: str,
     language: str | None,
     from_stdin: bool,
     as_json: bool,
@@ -59,7 +69,7 @@ def add(
     output = Output(as_json)
     secrets = _secrets(_password(from_stdin, address, operator), operator)
     with operator.directory() as directory:
-        account = directory.add_user(address, secrets, format_ or "")
+        account = directory.add_user(address, secrets, format_ or "", deliver)
         if senders:
             directory.allow_senders(account.address, senders)
         if language:
@@ -73,26 +83,31 @@ def add(
 @click.pass_obj
 def list_(operator: Operator, as_json: bool) -> None:
     """Show every account."""
-    output = Output(as_json)
-    rows = []
-    if operator.accounts.exists():
-        with operator.directory() as directory:
-            rows = [
-                {
-                    "address": str(a.address),
-                    "format": _format(operator, a.format),
-                    "may_send_as": list(a.may_send_as),
-                    "language": a.language,
-                }
-                for a in directory.users()
-            ]
-    shown = [key for key in ("may_send_as", "language") if any(row[key] for row in rows)]
-    columns = ["address", "format", *shown]
-    output.rows(
-        columns,
-        rows,
+    show_all(
+        operator,
+        as_json,
+        lambda directory: [_row(operator, account) for account in directory.users()],
+        ("address", "format", *_RARE),
         "There are no users yet; mailserver user add ada@example.test",
+        rare=_RARE,
     )
+
+
+_RARE = ("may_send_as", "language", "deliver", "away")
+
+
+def _row(operator: Operator, account: Account) -> dict[str, Any]:
+    away = account.away
+    rare = {"deliver": account.deliver} if account.deliver else {}
+    if away is not None:
+        rare["away"] = f"until {moment_text(away.ends)}" if away.ends else "until further notice"
+    return {
+        "address": str(account.address),
+        "format": _format(operator, account.format),
+        "may_send_as": list(account.may_send_as),
+        "language": account.language,
+        **rare,
+    }
 
 
 @user.command(epilog="Example: mailserver user password ada@example.test")
@@ -164,6 +179,25 @@ def allow(
         directory.allow_senders(address, senders)
     whom = ", ".join(senders) or "nobody but itself and its aliases"
     output.done(f"{address} may send as {whom}", address=str(address), may_send_as=list(senders))
+
+
+@user.command(epilog="Example: mailserver user deliver ada@example.test '|/usr/local/bin/tickets --new'")
+@click.argument("address", type=ADDRESS)
+@click.argument("where", metavar="WHERE", required=False, default="")
+@click.option("--mailbox", is_flag=True, help="To the mailbox again.")
+@json_option
+@click.pass_obj
+def deliver(operator: Operator, address: Address, where: str, mailbox: bool, as_json: bool) -> None:
+    """Let mail for ADDRESS go to a command, a file, another store or nowhere, instead of its mailbox.
+
+    WHERE is '|/path/of/command arguments', /path/of/file, :discard:, lmtp:unix:/path or agent:NAME. No shell
+    reads a command; the message comes on its standard input, and its exit status decides (sysexits)."""
+    output = Output(as_json)
+    if bool(where) is mailbox:
+        raise click.UsageError("Name WHERE the mail goes, or --mailbox.", click.get_current_context())
+    with operator.directory() as directory:
+        directory.set_delivery(address, where)
+    output.done(f"mail for {address} goes to {where or 'its mailbox'}", address=str(address), deliver=where)
 
 
 def _format(operator: Operator, format_: str) -> str:

@@ -177,6 +177,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         settings,
         state=folder / settings.state,
         store=attrs.evolve(settings.store, path=folder / settings.store.path),
+        files=attrs.evolve(
+            settings.files, passwd=folder / settings.files.passwd, aliases=folder / settings.files.aliases
+        ),
         relay=attrs.evolve(
             settings.relay,
             authorities=settings.relay.authorities and folder / settings.relay.authorities,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import attrs
 
+from mailserver.config.addresses import DIRECTORY, Addresses, Delivery, Files, Lists
 from mailserver.config.kinds import (
     BOOLEAN,
     DOMAIN,
@@ -135,7 +136,7 @@ class Settings:
 
     ``hostname`` is in A-labels; ``domains`` are as they were written, compared by
     ``values.address.domain_key``, by default the host's own name; ``language`` is what we write to people
-    who have chosen none; ``tls`` is ``None`` when the server makes
+    who have chosen none; ``directory`` is what knows the accounts; ``tls`` is ``None`` when the server makes
     its own certificate.  ``load`` makes every path absolute.
     """
 
@@ -144,6 +145,7 @@ class Settings:
     state: FilePath = Path("state")
     language: Annotated[str, LANGUAGE] = "en"
     workers: Annotated[int, Kind("a number of processes, 0 for one per core", "1", whole(0, 256))] = 1
+    directory: Annotated[str, DIRECTORY] = "sqlite"
     listen: Listen = attrs.field(factory=Listen)
     tls: Tls | None = None
     login: Login = attrs.field(factory=Login)
@@ -154,6 +156,10 @@ class Settings:
     submission: Submission = attrs.field(factory=Submission)
     policy: Policy = attrs.field(factory=Policy)
     proxy: Proxy = attrs.field(factory=Proxy)
+    delivery: Delivery = attrs.field(factory=Delivery)
+    addresses: Addresses = attrs.field(factory=Addresses)
+    lists: Lists = attrs.field(factory=Lists)
+    files: Files = attrs.field(factory=Files)
     trace: Trace = attrs.field(factory=Trace)
 
     @domains.default

@@ -11,14 +11,12 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from mailserver import maillog
-from mailserver.deliver.header import delivered_to, head_of, without_return_path
+from mailserver.deliver.final import FinalForm, final_form, final_header, was_tried
 from mailserver.interfaces import Delivery, IDeliveryAgent, IMailbox, MailboxFull, MailboxUnavailable
 from mailserver.promise import Promise
 from mailserver.threads import Bridge
-from mailserver.values.content import Content
 from mailserver.values.envelope import Entry, Recipient
 from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
-from mailserver.values.trace import return_path
 
 _FULL = {errno.ENOSPC: ("4.3.1", "the disk is full"), errno.EDQUOT: ("4.2.2", "the mailbox is full")}
 
@@ -53,33 +51,29 @@ class MailboxAgent:
 
     def _begin(self, entry: Entry, recipients: Sequence[Recipient]) -> list[_Attempt]:
         """Hand the message to each recipient's mailbox; raises when its content cannot be read."""
-        head = head_of(entry.content)
-        content = without_return_path(entry.content, head)
-        been_to = delivered_to(head)
+        form = final_form(entry)
         begun: list[_Attempt] = []
         for recipient in recipients:
             try:
-                begun.append(self._deliver(entry, recipient, content, been_to))
+                begun.append(self._deliver(entry, recipient, form))
             except Exception as error:
                 begun.append(_Attempt(recipient, settled=_outcome_of(error, "none")(recipient)))
         return begun
 
-    def _deliver(self, entry: Entry, recipient: Recipient, content: Content, been_to: set[bytes]) -> _Attempt:
-        address = str(recipient.address)
-        if been_to and address.lower().encode() in been_to:
-            looped = f"the message has been delivered to {address} before: a mail loop"
-            return _Attempt(recipient, settled=Failed(recipient=recipient, status="5.4.6", diagnostic=looped))
+    def _deliver(self, entry: Entry, recipient: Recipient, form: FinalForm) -> _Attempt:
+        if looped := form.loop_at(recipient):
+            return _Attempt(recipient, settled=looped)
         mailbox = self._mailbox_of(recipient)
         if mailbox is None:
-            nobody = f"{self._hostname} has no mailbox for {address}"
+            nobody = f"{self._hostname} has no mailbox for {recipient.address}"
             return _Attempt(recipient, settled=Failed(recipient=recipient, status="5.1.1", diagnostic=nobody))
         delivery = Delivery(
             f"{entry.queue_id}.{recipient.number}",
-            return_path(entry.envelope.reverse_path) + f"Delivered-To: {address}\r\n".encode(),
-            content,
+            final_header(entry, recipient),
+            form.content,
             entry.envelope.reverse_path,
             entry.arrived,
-            _was_tried(entry, recipient),
+            was_tried(entry, recipient),
         )
         return _Attempt(recipient, mailbox.deliver(delivery), mailbox.format)
 
@@ -114,12 +108,6 @@ class _Attempt:
             diagnostic=f"delivered to {self._format}",
             relay=self._format,
         )
-
-
-def _was_tried(entry: Entry, recipient: Recipient) -> bool:
-    return entry.recovered or any(
-        waiting.attempts for waiting in entry.waiting if waiting.recipient.number == recipient.number
-    )
 
 
 def _outcome_of(error: BaseException, relay: str) -> Callable[[Recipient], Outcome]:

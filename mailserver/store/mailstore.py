@@ -104,6 +104,10 @@ class MailStore:
             mailbox = self._mailboxes[account] = self._make(account)
         return mailbox
 
+    def file(self, path: str) -> IMailbox:
+        """An mbox that an administrator names, anywhere; without a quota."""
+        return MboxMailbox(self._mbox_deliveries, path, None)
+
     def format_of(self, account: Account) -> str:
         """``"maildir"`` or ``"mbox"``."""
         return account.format or self._format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,42 @@ def test_json(run: Run) -> None:
     assert json.loads(run("alias", "list", "--json").stdout) == [expected]
     removed = json.loads(run("user", "remove", "سارا@example.test", "--yes", "--json").stdout)
     assert removed == {"address": "سارا@example.test", "aliases": ["satış@example.test"]}
+
+
+def test_where_mail_goes(run: Run) -> None:
+    added = run(
+        "user", "add", "bot@example.test", "--deliver", "|/bin/cat -u", "--password-stdin", input="secret\n"
+    )
+    assert added.exit_code == 0, added.stderr
+    assert run("user", "list").stdout.splitlines()[1].split(maxsplit=2)[2] == "|/bin/cat -u"
+    for wrong in ("|cat", "lmtp:/run/x", ":dump:", "|/bin/cat 'open", "/var/mail/"):
+        refused = run("user", "deliver", "bot@example.test", wrong)
+        assert refused.exit_code == os.EX_DATAERR, wrong
+        assert len(refused.stderr.splitlines()) == 1
+    assert run("user", "deliver", "bot@example.test").exit_code == os.EX_USAGE
+    back = run("user", "deliver", "bot@example.test", "--mailbox")
+    assert back.stdout == "mail for bot@example.test goes to its mailbox\n"
+    assert run("user", "list").stdout.splitlines()[0].split() == ["address", "format"]
+
+
+def test_an_alias_to_a_command_with_an_end_and_an_owner(run: Run) -> None:
+    add_ada(run)
+    arguments = ("alias", "add", "shop@example.test", "|/bin/cat", "ada@example.test")
+    made = run(*arguments, "--until", "7d", "--owner", "ada@example.test", "--json")
+    assert made.exit_code == 0, made.stderr
+    fields = json.loads(made.stdout)
+    assert fields["targets"] == ["|/bin/cat", "ada@example.test"]
+    assert fields["until"] > 0
+    listed = json.loads(run("alias", "list", "--json").stdout)[0]
+    assert (listed["owner"], listed["targets"]) == ("ada@example.test", fields["targets"])
+    wrong = {
+        ("--until", "someday"): os.EX_USAGE,
+        ("--until", "2001-01-01"): os.EX_DATAERR,
+        ("--owner", "bob@example.test"): os.EX_NOUSER,
+    }
+    for options, code in wrong.items():
+        refused = run("alias", "add", "other@example.test", "ada@example.test", *options)
+        assert refused.exit_code == code, options
 
 
 def test_senders_are_allowed_and_taken_back(run: Run) -> None:
@@ -338,7 +375,7 @@ def every_command() -> list[tuple[str, ...]]:
 def test_every_command_has_help_with_an_example_that_it_understands(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(main, [*path, "--help"])
     assert result.exit_code == 0
-    example = result.stdout.split("Example: ")[1].split()
+    example = shlex.split(result.stdout.split("Example: ")[1])
     assert example[0] == "mailserver"
     words = [word for word in example[1:] if word not in ("--config", "mailserver.toml")]
     assert tuple(words[: len(path)]) == path
