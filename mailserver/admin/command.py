@@ -19,7 +19,19 @@ import click
 import mailserver
 from mailserver.admin.operator import WHO_MAY, Operator, Refusal
 
-GROUPS = ("alias", "config", "deliver", "mailbox", "queue", "recall", "route", "sendmail", "suppression", "user")
+GROUPS = (
+    "alias",
+    "config",
+    "deliver",
+    "mailbox",
+    "queue",
+    "recall",
+    "route",
+    "sendmail",
+    "suppression",
+    "trace",
+    "user",
+)
 """Each is a module here with a click command or group of the same name, imported when it is used."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -71,6 +72,7 @@ class SMTPReceiver(Protocol):
         self._settings = factory.settings
         self._session = Session(factory.settings, facts)
         self._machine = SmtpServer(offer)
+        self._machine.mark = self._mark
         self._awaiting = False
         self._output_full = False
         self._paused = False
@@ -89,6 +91,9 @@ class SMTPReceiver(Protocol):
     def host(self) -> str:
         """The client's address."""
         return self._session.facts.client_host
+
+    def _mark(self, refusal: Reply, command: str) -> Reply:
+        return maillog.said_no(refusal, self._session.facts, command)
 
     # -- the transport calls ---------------------------------------------------------------
 
@@ -206,13 +211,13 @@ class SMTPReceiver(Protocol):
             self._take(answer)
             if kind is Refused:
                 self._refused(event)
+            elif kind is Verify or kind is Expand:
+                self._count_question(answer)
         if progress:
             self._since = self._settings.clock.seconds()
             self._heard = 0
         self._flush()
         self._set_reading()
-            elif kind is Verify or kind is Expand:
-                self._count_question(answer)
         if self._has_said_all and not self._awaiting and not self._output_full and not self._lost:
             self._hang_up()
         elif self.factory.stopping:
@@ -242,16 +247,16 @@ class SMTPReceiver(Protocol):
         elif self._errors > ERRORS_SLOW and not self._is_known:
             self._hold(ERRORS_SECONDS)
 
-    def _take(self, answer: Answer) -> None:
-        if answer is None:
-            return
-        if isinstance(answer, Reply):
-            self._machine.answer(answer)
     def _count_question(self, answer: Answer) -> None:
         """What a stranger is told by VRFY or EXPN counts as an error, so that nobody harvests addresses."""
         if isinstance(answer, Reply) and answer.code == 250 and not self._is_known:
             self._add_error()
 
+    def _take(self, answer: Answer) -> None:
+        if answer is None:
+            return
+        if isinstance(answer, Reply):
+            self._machine.answer(answer)
             if answer.hang_up:
                 self._hang_up()
             elif answer.code >= 500:
@@ -456,6 +461,7 @@ class SMTPReceiverFactory(SessionFactory[SMTPReceiver]):
             client_port=port,
             trusted=is_in(host, settings.trusted_networks),
             exempt=self.connections.is_exempt(host),
+            began=time.time(),
         )
         normalize = settings.normalize and is_in(host, settings.normalize)
         return SMTPReceiver(self, facts, self._normalizing if normalize else settings.offer)
