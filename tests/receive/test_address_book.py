@@ -45,3 +45,12 @@ def test_the_account_s_own_address_is_told_and_no_detail_of_the_asker_s() -> Non
 def test_what_is_no_name_is_refused() -> None:
     for name in ("a b", "@", "a@b@c", "<>", "a,b", "\udcff", "x" * 65, "<a@b>,<c@d>"):
         assert book(NoSuchUser(LIST)).verify(Verify(name, permitted=True)).code == 501, name
+
+
+def test_a_mailbox_outside_ascii_is_told_to_those_who_read_it() -> None:
+    """RFC 6531 §3.7.4.2; by an ASCII name only where the domain has none."""
+    answers = book(LocalUser(Account(Address("list", "bücher.test"))))
+    refused = answers.verify(Verify("list", permitted=True))
+    assert (refused.code, refused.enhanced) == (252, "2.6.8")
+    told = answers.verify(Verify("list", permitted=True, smtputf8=True))
+    assert told.lines == ("<list@bücher.test>",)
