@@ -382,6 +382,11 @@ class IAuthenticator(Interface):
     ) -> Deferred[LoggedIn | LoginRefused]:
         """Log in by a name and a password that came some other way (USER and PASS)."""
 
+    def log_in_by(
+        credentials: Any, mechanism: str, host: str, gone: Callable[[], bool]
+    ) -> Deferred[LoggedIn | LoginRefused]:
+        """Log in by other credentials, which have a ``username`` (APOP)."""
+
 
 RetrySchedule = Callable[[float, int, float], float | None]
 """``(arrived, attempts, now)`` -> when to try next, or ``None`` to give up. All in seconds since

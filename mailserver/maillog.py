@@ -16,7 +16,7 @@ from twisted.logger import FileLogObserver, Logger, LogPublisher
 from twisted.python.failure import Failure
 
 from mailserver.values.address import Address
-from mailserver.values.envelope import Entry
+from mailserver.values.envelope import Entry, Envelope
 from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 from mailserver.values.reply import Reply
 from mailserver.values.session import SessionFacts
@@ -139,6 +139,15 @@ def said_no(reply: Reply, session: SessionFacts, command: str = "") -> Reply:
     return reply if _trace is None else _trace.refused(reply, command, session)
 
 
+def shown(envelope: Envelope, recipients: int, session: SessionFacts) -> None:
+    """A message for terminals alone (SEND) was shown to so many of its recipients; nothing is kept of it."""
+    _say(
+        f"terminal: client=unknown[{session.client_host}], from=<{printable(str(envelope.reverse_path))}>, "
+        f"shown to {recipients} of {len(envelope.recipients)}",
+        SMTPD,
+    )
+
+
 def turned_away(protocol: str, client: str, why: str) -> None:
     """A connection was closed before anything was said: too many, no mail, an early talker."""
     _say(f"{protocol}: connection from unknown[{client}] turned away: {printable(why)}", SMTPD)
@@ -208,6 +217,11 @@ def login(protocol: str, client: str, user: str, tls: bool) -> None:
     _say(f"{protocol}: login: user=<{printable(user)}>, rip={client}{', TLS' if tls else ''}", SMTPD)
 
 
+def proxied(protocol: str, client: str, session: str) -> None:
+    """A proxy speaks for ``client``, and calls the session so in its own log."""
+    _say(f"{protocol}: proxied: rip={client}, session=<{printable(session)}>", SMTPD)
+
+
 def login_failed(protocol: str, client: str, user: str, mechanism: str) -> None:
     """Somebody did not; ``user`` is what they called themselves."""
     _say(
@@ -242,6 +256,11 @@ def fault(where: str, error: BaseException | None, queue_id: str = "NOQUEUE") ->
 def trace_trouble(what: str) -> None:
     """The trace loses records; mail goes on. Called in any thread."""
     log.error("trace: {what}", what=printable(what))
+
+
+def ledger(line: str, missing: int) -> None:
+    """The books were kept: how many messages have their end, wait, or are missing."""
+    _say(f"{'warning: ' if missing else ''}ledger: {line}", QMGR)
 
 
 def misconfigured(what: str, queue_id: str) -> None:

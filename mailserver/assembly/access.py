@@ -32,7 +32,7 @@ class Access:
         directory: SqliteDirectory,
         workers: Workers,
         openers: Workers,
-        maildrop_of: Callable[[Account], IMaildrop],
+        maildrop_of: Callable[[Account, Callable[[], None]], IMaildrop],
         clock: Any,
     ) -> None:
         login = settings.login

@@ -71,6 +71,12 @@ class Authenticator:
         credentials = PlainCredentials(username, password)
         return Deferred.fromCoroutine(self.check(credentials, "USER", host, gone))
 
+    def log_in_by(
+        self, credentials: Any, mechanism: str, host: str, gone: Callable[[], bool]
+    ) -> Deferred[LoggedIn | LoginRefused]:
+        """See ``IAuthenticator``."""
+        return Deferred.fromCoroutine(self.check(credentials, mechanism, host, gone))
+
     async def check(
         self, credentials: Credentials, mechanism: str, host: str, gone: Callable[[], bool]
     ) -> LoggedIn | LoginRefused:

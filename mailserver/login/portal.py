@@ -8,19 +8,18 @@ from typing import Any
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
 
-from mailserver.interfaces import IDirectory, IMaildrop
+from mailserver.interfaces import IDirectory
 from mailserver.login.checkers import DirectoryChecker, Verifier
 from mailserver.login.proofs import CramChecker, ScramChecker, Verifiers
-from mailserver.login.realm import MailRealm
+from mailserver.login.realm import MaildropOf, MailRealm
 from mailserver.login.tokens import TokenChecker
 from mailserver.threads import Workers
-from mailserver.values.account import Account
 
 
 def make_portal(
     directory: IDirectory,
     workers: Workers,
-    maildrop_of: Callable[[Account], IMaildrop],
+    maildrop_of: MaildropOf,
     *,
     verify: Verifier,
     dummy_hash: str,

@@ -1,4 +1,4 @@
-"""Checks proofs of a password: SCRAM, and CRAM-MD5 where it is on."""
+"""Checks proofs of a password: SCRAM, and CRAM-MD5 and APOP where they are on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from zope.interface import Interface, classImplements, implementer
 from mailserver import maillog
 from mailserver.interfaces import IDirectory, LoginUnavailable
 from mailserver.values.account import Account, Secrets
+from mailserver.wire.pop3_apop import ApopResponse
 from mailserver.wire.sasl_cram import CramResponse
 from mailserver.wire.sasl_scram import HASHES, ITERATIONS, SALT_OCTETS, ScramProof, ScramVerifier
 
@@ -22,11 +23,12 @@ class IScramProof(Interface):
 
 
 class ICramResponse(Interface):
-    """``wire.sasl_cram.CramResponse``, as credentials."""
+    """``wire.sasl_cram.CramResponse`` and ``wire.pop3_apop.ApopResponse``, as credentials."""
 
 
 classImplements(ScramProof, IScramProof)
 classImplements(CramResponse, ICramResponse)
+classImplements(ApopResponse, ICramResponse)
 
 
 class Verifiers:
@@ -114,7 +116,7 @@ class CramChecker:
 
     def requestAvatarId(self, credentials: Any) -> Any:
         """The ``Account``; raises ``UnauthorizedLogin`` or ``LoginUnavailable``."""
-        response: CramResponse = credentials
+        response: CramResponse | ApopResponse = credentials
         found = look_up(self._directory, response.username)
         password = self._unseal(found[1].cram_md5) if found else None
         fits = response.fits(password if password is not None else "")

@@ -13,6 +13,13 @@ from mailserver.interfaces import IMaildrop, IMaildropOwner, ISubmitter
 from mailserver.threads import Workers
 from mailserver.values.account import Account
 
+MaildropOf = Callable[[Account, Callable[[], None]], IMaildrop]
+"""What locks and opens an account's maildrop, in a thread; calls its second argument in between."""
+
+
+def _nothing_to_do() -> None:
+    """Between lock and snapshot."""
+
 
 @implementer(ISubmitter)
 class Submitter:
@@ -26,23 +33,21 @@ class Submitter:
 class MaildropOwner:
     """Somebody with a mailbox."""
 
-    def __init__(
-        self, account: Account, workers: Workers, maildrop_of: Callable[[Account], IMaildrop]
-    ) -> None:
+    def __init__(self, account: Account, workers: Workers, maildrop_of: MaildropOf) -> None:
         self.account = account
         self._workers = workers
         self._maildrop_of = maildrop_of
 
-    def maildrop(self) -> Deferred[IMaildrop]:
+    def maildrop(self, locked: Callable[[], None] = _nothing_to_do) -> Deferred[IMaildrop]:
         """Lock and open, in a thread; who gets the maildrop releases it."""
-        return self._workers.call(self._maildrop_of, self.account)
+        return self._workers.call(self._maildrop_of, self.account, locked)
 
 
 @implementer(IRealm)
 class MailRealm:
     """Makes of an account what the protocol asks for."""
 
-    def __init__(self, workers: Workers, maildrop_of: Callable[[Account], IMaildrop]) -> None:
+    def __init__(self, workers: Workers, maildrop_of: MaildropOf) -> None:
         self._workers = workers
         self._maildrop_of = maildrop_of
 

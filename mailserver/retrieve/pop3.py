@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHandshakeListener,
-    IOpenSSLContextFactory,
-    IPushProducer,
-    IReactorTime,
-)
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.channel_binding import channel_binding
-from mailserver.connections import Connections, SessionFactory
-from mailserver.interfaces import IAuthenticator, ILogin, IMaildrop, LoggedIn, LoginRefused, MaildropInUse
-from mailserver.retrieve.history import MOST_MESSAGES, Visit
-from mailserver.retrieve.login_times import LoginTimes
-from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
-from mailserver.retrieve.occupants import AGAIN_SECONDS, WAIT_SECONDS, Occupants
+from mailserver.connections import SessionFactory, is_in
+from mailserver.interfaces import LoggedIn
+from mailserver.retrieve.logging_in import LoggingIn
 from mailserver.retrieve.occupants import IDLE_SECONDS as GIVE_WAY_SECONDS
-from mailserver.threads import Workers
+from mailserver.retrieve.opening import Opening
+from mailserver.retrieve.outlet import Outlet
+from mailserver.retrieve.patience import Patience
+from mailserver.retrieve.reading import Reading, Unsent, transmit
+from mailserver.retrieve.settings import LOGIN_SECONDS, MOST_PENDING, PRESSED_LOGIN_SECONDS, Pop3Settings
+from mailserver.retrieve.tally import Tally
 from mailserver.values.session import TLSFacts
 from mailserver.wire.pop3_events import (
+    Apop,
     AuthBegin,
     AuthResponse,
     Event,
@@ -42,65 +37,14 @@ from mailserver.wire.pop3_events import (
     StartTLS,
     Transmit,
     Update,
+    XClient,
 )
-from mailserver.wire.pop3_server import Pop3Offer, Pop3Server
-from mailserver.wire.sasl import Challenge
-from mailserver.wire.sasl_mechanisms import PASSWORDS
+from mailserver.wire.pop3_offer import Pop3Offer
+from mailserver.wire.pop3_server import Pop3Server
 from mailserver.wire.strays import stray_protocol
 
-HANDSHAKE_SECONDS = 30.0
-"""How long a TLS handshake may take."""
 
-LOGIN_SECONDS = 180.0
-"""How long a connection may live before somebody has logged in."""
-
-PRESSED_LOGIN_SECONDS = 20.0
-"""The same while half of the server's connections are in use."""
-
-IDLE_SECONDS = 600.0
-"""How long a silent client is waited for after log-in (RFC 1939 §3: at least ten minutes)."""
-
-LAST_SECONDS = 30.0
-"""How long the last response may take to leave."""
-
-MOST_PENDING = 16 * 1024
-"""Octets that wait behind an unanswered command before we stop reading."""
-
-DIRECT_OCTETS = 32 * 1024
-"""Up to here a message is read in the reactor's thread.
-
-A file of 4 KiB costs about 30 microseconds there, a thread's round trip 100 to 200.  A disk that
-is slow to answer stops everybody for one such read; 0 sends every read to a thread.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Pop3Settings:
-    """What the sessions of one listener share.
-
-    ``tls`` makes the contexts for STLS; ``implicit_tls`` says that the transport begins with a
-    handshake, and then ``tls`` is not used.  ``authenticator`` gives an ``IMaildropOwner`` by the
-    ``mechanisms``, or by name and password; ``workers`` run what blocks.  ``connections`` counts
-    those of all listeners.  ``occupants`` are shared by them too; ``login_times`` where log-ins have to
-    wait for each other; ``visited`` hears of sessions that fetched or deleted something.
-    """
-
-    hostname: str
-    authenticator: IAuthenticator
-    workers: Workers
-    clock: IReactorTime
-    tls: IOpenSSLContextFactory | None = None
-    implicit_tls: bool = False
-    allow_cleartext: bool = False
-    mechanisms: tuple[str, ...] = PASSWORDS
-    direct_octets: int = DIRECT_OCTETS
-    connections: Connections | None = None
-    occupants: Occupants = field(default_factory=Occupants)
-    login_times: LoginTimes | None = None
-    visited: Callable[[Visit], object] | None = None
-
-
-@implementer(IPushProducer, IHandshakeListener)
+@implementer(IPushProducer, IHandshakeListener, IHalfCloseableProtocol)
 class Pop3Session(Protocol):
     """One POP3 session.
 
@@ -116,38 +60,34 @@ class Pop3Session(Protocol):
         self._settings = factory.settings
         self.host = host
         self._tls = self._settings.implicit_tls
-        self._machine = Pop3Server(offer, self._tls)
-        self._login: ILogin | None = None
+        self._machine = Pop3Server(offer, self._tls, is_in(host, self._settings.proxies))
+        self._outlet = Outlet(self._machine)
+        self._tally = Tally()
+        self._logging_in = LoggingIn(
+            self._settings.authenticator, self._machine, lambda: self._outlet.is_lost
+        )
         self._facts: TLSFacts | None = None
-        self._drop: IMaildrop | None = None
-        self._output: list[bytes] = []
+        self._opening: Opening | None = None
+        self._reading: Reading | None = None
         self._waiting = self._tls
         self._running = False
-        self._output_full = False
         self._paused = False
         self._closing = False
         self._spoken = False
-        self._lost = False
+        self._half_closed = False
         self._stopping = False
-        self._room: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
-        self._handshake: IDelayedCall | None = None
-        self._user = self._account = ""
-        self._heard = 0.0
-        self._pause: tuple[IDelayedCall, Deferred[None]] | None = None
-        self._fetched: list[str] = []
-        self._removed: list[str] = []
+        self._patience = Patience(self._settings.clock, self._timed_out, self._no_handshake)
         self._ending = "Connection lost"
-        self._retrieved = self._octets = self._deleted = self._left = self._failed = 0
 
     # -- the transport calls ---------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         self.factory.began(self)
         self.transport.registerProducer(self, True)
-        self._timer = self._settings.clock.callLater(self._login_seconds, self._timed_out)
+        self._outlet.open(self.transport, direct=not self._tls)
+        self._patience.begin(self._login_seconds)
         if self._tls:
-            self._expect_handshake()
+            self._patience.expect_handshake()
         else:
             self._machine.greet()
             self._run()
@@ -157,9 +97,7 @@ class Pop3Session(Protocol):
         connection = self.transport.getHandle()
         version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name() or "unknown"
         self._facts = TLSFacts(version, cipher, partial(channel_binding, connection))
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
+        self._patience.handshake_done()
         if self._settings.implicit_tls:
             self._machine.greet()
         else:
@@ -175,8 +113,8 @@ class Pop3Session(Protocol):
 
     def hurry(self) -> None:
         """The limits have changed: who has not logged in has no longer than they allow now."""
-        if self._timer is not None and not self._machine.is_logged_in and not self._closing:
-            self._timer.reset(self._login_seconds)
+        if not self._closing:
+            self._patience.hurry(self._login_seconds)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -187,70 +125,49 @@ class Pop3Session(Protocol):
                 maillog.turned_away("pop3", self.host, f"spoke {stray} on a plain port")
                 self._leave()
                 return
-        self._heard = self._settings.clock.seconds()
-        self._is_alive()
+        self._patience.spoke()
         self._machine.feed(data)
-        if self._waiting or self._output_full:
+        if self._waiting or self._outlet.is_full:
             self._set_reading()
         else:
             self._run()
 
+    def readConnectionLost(self) -> None:
+        """The client says no more (``printf … | nc``): what it has said is answered, then it is over."""
+        self._half_closed = True
+        if not (self._waiting or self._outlet.is_full or self._closing):
+            self._leave()
+
+    def writeConnectionLost(self) -> None:
+        """The client takes no more."""
+        self._abort("Connection lost")
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._lost = self._closing = True
-        for timer in (self._timer, self._handshake):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._handshake = None
-        if self._user:
-            self._settings.occupants.leave(self._account, self)
-            self._log_session()
-        self._end_pause()
-        self._found_room()
+        self._closing = True
+        self._patience.stop()
+        if self._tally.user:
+            self._settings.occupants.leave(self._tally.account, self)
+            self._tally.tell(self.host, self._tls, self._ending, self._settings.visited)
+        self._outlet.lose()
+        if self._opening is not None:
+            self._opening.cancel()
         if not self._waiting:
             self._release()
         self.factory.ended(self)
 
-    def _log_session(self) -> None:
-        maillog.pop3_session(
-            client=self.host,
-            user=self._user,
-            reason=self._ending,
-            retrieved=self._retrieved,
-            octets=self._octets,
-            deleted=self._deleted,
-            left=self._left,
-        )
-        if self._settings.visited is not None and (self._fetched or self._removed):
-            self._settings.visited(self._visit())
-
-    def _visit(self) -> Visit:
-        return Visit(
-            ended=time.time(),
-            user=self._account,
-            client=self.host,
-            tls=self._tls,
-            ending=self._ending,
-            octets=self._octets,
-            fetched_count=self._retrieved,
-            fetched=self._fetched,
-            deleted_count=self._deleted,
-            deleted=self._removed,
-            failed=self._failed,
-        )
-
     def pauseProducing(self) -> None:
         """The client does not read: produce nothing until it does."""
-        self._output_full = True
+        self._outlet.is_full = True
 
     def resumeProducing(self) -> None:
-        self._output_full = False
-        self._is_alive()
-        self._found_room()
+        self._outlet.is_full = False
+        self._patience.read()
+        self._outlet.found_room()
         if not self._waiting:
             self._run()
 
     def stopProducing(self) -> None:
-        self._output_full = True
+        self._outlet.is_full = True
 
     # -- one event after another -----------------------------------------------------------------
 
@@ -262,27 +179,30 @@ class Pop3Session(Protocol):
             self._answer_events()
         finally:
             self._running = False
-        self._flush()
+        self._outlet.flush()
         self._set_reading()
 
     def _answer_events(self) -> None:
-        while not (self._waiting or self._output_full or self._closing):
+        while not (self._waiting or self._outlet.is_full or self._closing):
             event = self._machine.next_event()
             if event is not None:
                 _EVENTS[type(event)](self, event)
             elif self._machine.is_resting:
-                self._flush()
+                self._outlet.flush()
             else:
+                if self._half_closed:
+                    self._outlet.flush()
+                    self._leave()
                 return
 
-    def _begin(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Take no further event until ``work`` has answered this one."""
         self._waiting = True
         Deferred.fromCoroutine(work).addErrback(self._fault).addCallback(self._resume)
 
     def _resume(self, _: object) -> None:
         self._waiting = False
-        if self._lost:
+        if self._outlet.is_lost:
             self._release()
             return
         if self._stopping:
@@ -290,19 +210,11 @@ class Pop3Session(Protocol):
         self._run()
 
     def _fault(self, failure: Failure) -> None:
+        if failure.check(Unsent):
+            self._abort("Message unreadable")
+            return
         maillog.fault("a POP3 session", failure.value)
         self._abort("Fault")
-
-    def _put(self, octets: bytes) -> None:
-        """Queue behind what the machine has queued."""
-        self._output += (self._machine.take_output(), octets)
-
-    def _flush(self) -> None:
-        self._output.append(self._machine.take_output())
-        octets = b"".join(self._output)
-        self._output.clear()
-        if octets and not self._lost:
-            self.transport.write(octets)
 
     def _set_reading(self) -> None:
         pause = self._machine.pending_octets > MOST_PENDING
@@ -315,24 +227,16 @@ class Pop3Session(Protocol):
 
     # -- time, and the end -----------------------------------------------------------------------
 
-    def _is_alive(self) -> None:
-        if self._timer is not None and self._machine.is_logged_in and not self._closing:
-            self._timer.reset(IDLE_SECONDS)
-
-    def _expect_handshake(self) -> None:
-        self._handshake = self._settings.clock.callLater(HANDSHAKE_SECONDS, self._no_handshake)
-
     def _no_handshake(self) -> None:
-        self._handshake = None
         self._abort("No TLS handshake")
 
     def _timed_out(self) -> None:
-        self._timer = None
-        if self._closing or self._output_full or (not self._machine.is_logged_in and self._waiting):
+        logged_in = self._machine.is_logged_in
+        if self._closing or self._outlet.is_full or (self._waiting and not logged_in):
             self._abort("Timed out")
         elif self._waiting:
-            self._timer = self._settings.clock.callLater(IDLE_SECONDS, self._timed_out)
-        elif self._machine.is_logged_in:
+            self._patience.again()
+        elif logged_in:
             self._end("Idle for too long, nothing was deleted", "Disconnected for inactivity")
         else:
             self._end("Nobody has logged in for too long", "No log-in")
@@ -353,295 +257,115 @@ class Pop3Session(Protocol):
         self._abort("Server stopped")
 
     def _abort(self, ending: str) -> None:
-        if not self._lost:
+        if not self._outlet.is_lost:
             self._ending = ending
             self._closing = True
             self.transport.abortConnection()
 
     def _hang_up(self, event: HangUp) -> None:
-        self._flush()
+        self._outlet.flush()
         self._leave()
 
     def _leave(self) -> None:
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._settings.clock.callLater(LAST_SECONDS, self._timed_out)
+        self._patience.last()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
     def _release(self) -> None:
-        drop, self._drop = self._drop, None
-        if drop is not None:
-            self._settings.workers.call(drop.release).addErrback(
-                lambda failure: maillog.fault("releasing a maildrop", failure.value)
-            )
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.release()
 
     # -- log-in ----------------------------------------------------------------------------------
 
     def _start_tls(self, event: StartTLS) -> None:
-        self._flush()
+        self._outlet.flush()
         if self._machine.plaintext_pending:
             # Commands behind STLS in clear are an injection (CVE-2011-0411): no session.
             self._abort("Commands behind STLS")
             return
         self._waiting = True
-        self._expect_handshake()
+        self._patience.expect_handshake()
         self.transport.startTLS(self._settings.tls)
+        self._outlet.open(self.transport, direct=False)
 
-    def _log_in(self, event: LogIn) -> None:
-        login = self._settings.authenticator.log_in(event.username, event.password, self.host, self._is_gone)
-        self._begin(self._logging_in(login))
+    def _speak_for(self, event: XClient) -> None:
+        """XCLIENT: limits and delays are the client's own from now on."""
+        host = event.client.host
+        why = self.factory.moved(self, host) if host else ""
+        self._machine.moved()
+        if why:
+            self._end(why, "Turned away", "SYS/TEMP")
+        elif event.client.session:
+            maillog.proxied("pop3", self.host, event.client.session)
 
-    def _auth_begin(self, event: AuthBegin) -> None:
-        self._login = self._settings.authenticator.begin(
-            event.mechanism, self.host, self._facts, self._is_gone
-        )
-        self._step(event.initial)
+    def _log_in(self, event: LogIn | Apop | AuthBegin | AuthResponse) -> None:
+        asked = self._logging_in.ask(event, self.host, self._facts)
+        if asked is not None:
+            self._begin(self._wait_for(asked))
 
-    def _auth_response(self, event: AuthResponse) -> None:
-        self._step(event.octets)
-
-    def _is_gone(self) -> bool:
-        return self._lost
-
-    def _step(self, response: bytes | None) -> None:
-        assert self._login is not None
-        result: Any = self._login.step(response)
-        if isinstance(result, Challenge):
-            self._machine.challenge(result.octets)
-        else:
-            self._begin(self._logging_in(result if isinstance(result, Deferred) else succeed(result)))
-
-    async def _logging_in(self, login: Deferred[Any]) -> None:
-        result = await login
-        if self._lost:
-            return
-        if isinstance(result, Challenge):
-            self._machine.challenge(result.octets)
-        elif isinstance(result, LoggedIn):
-            await self._open(result)
-        else:
-            self._refuse(result)
-
-    def _refuse(self, refused: LoginRefused) -> None:
-        if refused.reason == "malformed":
-            self._machine.auth_failed(refused.text)
-        elif refused.reason == "unavailable":
-            self._machine.login_refused("SYS/TEMP", "Passwords cannot be checked now", counts=False)
-        else:
-            self._machine.login_refused("AUTH", refused.text or "Wrong user name or password")
+    async def _wait_for(self, asked: Deferred[Any]) -> None:
+        result = await asked
+        if not self._outlet.is_lost and (login := self._logging_in.answer(result)) is not None:
+            await self._open(login)
 
     async def _open(self, login: LoggedIn) -> None:
-        drop = await self._opened(login)
+        settings = self._settings
+        self._opening = Opening(settings, self._machine, self._outlet, login.avatar, lambda: self._stopping)
+        drop = await self._opening.drop()
+        self._opening = None
         if drop is None:
             return
-        self._drop = drop
-        if self._lost:
+        self._reading = Reading(
+            drop, self._machine, self._outlet, self._tally, settings.workers, settings.direct_octets
+        )
+        if self._outlet.is_lost:
             return
-        name = str(login.avatar.account.address)
-        times = self._settings.login_times
-        if times is not None and not await self._is_late_enough(times, name):
-            return
-        self._user, self._left = login.username, len(drop.listings)
-        self._account = name
-        self._settings.occupants.enter(name, self)
+        account = str(login.avatar.account.address)
+        self._tally.began(login.username, account, drop.listings)
+        settings.occupants.enter(account, self)
         maillog.login("pop3", self.host, login.username, self._tls)
         self._machine.logged_in(drop.listings)
-        self._is_alive()
-
-    async def _opened(self, login: LoggedIn) -> IMaildrop | None:
-        """The maildrop, or ``None`` after a refusal; who has it gives way, or is waited for a while."""
-        deadline = self._settings.clock.seconds() + WAIT_SECONDS
-        while not self._lost:
-            try:
-                drop: IMaildrop = await login.avatar.maildrop()
-                return drop
-            except MaildropInUse:
-                if self._stopping or self._settings.clock.seconds() >= deadline:
-                    self._machine.login_refused("IN-USE", "Another session has the maildrop", counts=False)
-                    return None
-            except Exception as error:
-                maillog.fault("opening a maildrop", error)
-                self._machine.login_refused("SYS/TEMP", "The maildrop cannot be opened now", counts=False)
-                return None
-            if not self._lost:
-                self._settings.occupants.ask(str(login.avatar.account.address))
-                await self._a_moment()
-        return None
-
-    async def _is_late_enough(self, times: LoginTimes, name: str) -> bool:
-        try:
-            if await self._settings.workers.call(times.may_log_in, name):
-                return not self._lost
-        except OSError as error:
-            maillog.fault("looking at the time of the last log-in", error)
-            return not self._lost  # the delay spares us work; it is no reason to keep anybody out
-        self._release()
-        if not self._lost:
-            self._machine.login_refused(
-                "LOGIN-DELAY",
-                "You have logged in a moment ago; wait {seconds} s between log-ins",
-                counts=False,
-                seconds=math.ceil(times.delay),
-            )
-        return False
-
-    async def _a_moment(self) -> None:
-        waiting: Deferred[None] = Deferred()
-        timer = self._settings.clock.callLater(AGAIN_SECONDS, self._end_pause)
-        self._pause = (timer, waiting)
-        await waiting
-
-    def _end_pause(self) -> None:
-        pause, self._pause = self._pause, None
-        if pause is not None:
-            timer, waiting = pause
-            if timer.active():
-                timer.cancel()
-            waiting.callback(None)
+        self._patience.logged_in()
 
     def give_way(self) -> bool:
         """See ``Occupant``."""
-        idle = self._settings.clock.seconds() - self._heard
-        busy = self._waiting or self._output_full or self._closing or self._machine.has_marks
-        if busy or self._machine.pending_octets or idle < GIVE_WAY_SECONDS:
+        busy = self._waiting or self._outlet.is_full or self._closing or self._machine.has_marks
+        if busy or self._machine.pending_octets or self._patience.silence < GIVE_WAY_SECONDS:
             return False
-        self._settings.occupants.leave(self._account, self)
+        self._settings.occupants.leave(self._tally.account, self)
         self._end("Another session takes the maildrop over", "Gave way to another session", "IN-USE")
         self._release()
         return True
 
-    # -- reading ---------------------------------------------------------------------------------
+    # -- after log-in ----------------------------------------------------------------------------
 
     def _retrieve(self, event: Retrieve) -> None:
-        assert self._drop is not None
-        if self._drop.listings[event.index].octets > self._settings.direct_octets:
-            self._begin(self._retrieving(event))
-            return
-        try:
-            pieces = on_the_wire(self._drop.read(event.index), event.lines, self._machine.is_utf8)
-            chunk = next_chunk(pieces)
-        except OSError as error:
-            self._unreadable(error)
-            return
-        if len(chunk) < CHUNK_OCTETS:
-            self._put(event.opening + chunk)
-            self._sent(event)
-            if sum(map(len, self._output)) >= CHUNK_OCTETS:
-                self._flush()
-        else:
-            # Another program wrote a size into the name that is not the file's.
-            self._begin(self._streaming(event, event.opening + chunk, pieces))
-
-    async def _retrieving(self, event: Retrieve) -> None:
-        assert self._drop is not None
-        drop = self._drop
-        try:
-            pieces, chunk = await self._settings.workers.call(_open, drop, event, self._machine.is_utf8)
-        except OSError as error:
-            self._unreadable(error)
-        else:
-            await self._streaming(event, event.opening + chunk, pieces)
-
-    async def _streaming(self, event: Retrieve, chunk: bytes, pieces: Iterator[bytes]) -> None:
-        """Send ``chunk``, then the rest, of which one chunk is read ahead and no more."""
-        while chunk and not self._lost:
-            self._put(chunk)
-            self._flush()
-            reading = self._settings.workers.call(next_chunk, pieces)
-            await self._has_room()
-            try:
-                chunk = await reading
-            except OSError as error:
-                # Too late to say so: only a broken connection tells that the message is not whole.
-                maillog.fault("reading a message", error)
-                self._abort("Message unreadable")
-                return
-        if not self._lost:
-            self._sent(event)
-
-    async def _has_room(self) -> None:
-        if self._output_full and not self._lost:
-            self._room = Deferred()
-            await self._room
-
-    def _found_room(self) -> None:
-        room, self._room = self._room, None
-        if room is not None:
-            room.callback(None)
-
-    def _sent(self, event: Retrieve) -> None:
-        assert self._drop is not None
-        self._machine.transmitted()
-        if event.lines is None:
-            self._retrieved += 1
-            listing = self._drop.listings[event.index]
-            self._octets += listing.octets
-            if len(self._fetched) < MOST_MESSAGES:
-                self._fetched.append(listing.unique_id)
-
-    def _unreadable(self, error: OSError) -> None:
-        if isinstance(error, FileNotFoundError):
-            self._machine.refuse("The message is gone: another program has removed it")
-        else:
-            maillog.fault("reading a message", error)
-            self._machine.refuse("The message cannot be read now", "SYS/TEMP")
+        assert self._reading is not None
+        work = self._reading.retrieve(event)
+        if work is not None:
+            self._begin(work)
 
     def _transmit(self, event: Transmit) -> None:
-        self._begin(self._transmitting(event))
-
-    async def _transmitting(self, event: Transmit) -> None:
-        for piece in event.pieces:
-            self._put(piece)
-            self._flush()
-            await self._has_room()
-            if self._lost:
-                return
-        self._machine.transmitted()
-
-    # -- the update ------------------------------------------------------------------------------
+        self._begin(transmit(event, self._machine, self._outlet))
 
     def _update(self, event: Update) -> None:
-        self._begin(self._updating(event))
-
-    async def _updating(self, event: Update) -> None:
-        assert self._drop is not None
-        drop, self._drop = self._drop, None
-        try:
-            failures = await self._settings.workers.call(_remove, drop, event.marked)
-        except Exception as error:
-            maillog.fault("removing messages", error)
-            failures = len(event.marked)
-        self._deleted = len(event.marked) - failures
-        self._failed = failures
-        self._removed = [drop.listings[index].unique_id for index in sorted(event.marked)[:MOST_MESSAGES]]
-        self._left -= self._deleted
+        assert self._reading is not None
         self._ending = "Logged out"
-        if not self._lost:
-            self._machine.updated(failures)
-
-
-def _open(drop: IMaildrop, event: Retrieve, utf8: bool) -> tuple[Iterator[bytes], bytes]:
-    pieces = on_the_wire(drop.read(event.index), event.lines, utf8)
-    return pieces, next_chunk(pieces)
-
-
-def _remove(drop: IMaildrop, marked: frozenset[int]) -> int:
-    """Remove and unlock, before QUIT is answered: the client may be back at once."""
-    try:
-        for index in marked:
-            drop.mark(index)
-        return drop.commit()
-    finally:
-        drop.release()
+        reading, self._reading = self._reading, None
+        work = reading.update(event)
+        if work is not None:
+            self._begin(work)
 
 
 _EVENTS: dict[type[Event], Callable[[Pop3Session, Any], None]] = {
     StartTLS: Pop3Session._start_tls,
+    XClient: Pop3Session._speak_for,
     LogIn: Pop3Session._log_in,
-    AuthBegin: Pop3Session._auth_begin,
-    AuthResponse: Pop3Session._auth_response,
+    Apop: Pop3Session._log_in,
+    AuthBegin: Pop3Session._log_in,
+    AuthResponse: Pop3Session._log_in,
     Transmit: Pop3Session._transmit,
     Retrieve: Pop3Session._retrieve,
     Update: Pop3Session._update,
@@ -664,7 +388,20 @@ class Pop3Factory(SessionFactory[Pop3Session]):
             settings.allow_cleartext,
             settings.mechanisms,
             math.ceil(settings.login_times.delay) if settings.login_times else 0,
+            settings.expire,
+            settings.apop,
         )
 
     def session_for(self, host: str, port: int) -> Pop3Session:
         return Pop3Session(self, self._offer, host)
+
+    def moved(self, session: Pop3Session, host: str) -> str:
+        """A proxy says that its client is at ``host``; why that is one connection too many, or ``""``."""
+        connections = self.connections
+        connections.remove(session.host)
+        why = connections.objection(host)
+        session.host = host
+        connections.add(host)
+        if why:
+            connections.refused(self.protocol_name, host, why, self._clock.seconds())
+        return why

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mailserver.wire.pop3_apop import ApopResponse
+from mailserver.wire.pop3_xclient import Client
+
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
@@ -30,6 +33,20 @@ class AuthResponse:
     """The decoded response to a challenge. Answer as ``AuthBegin``."""
 
     octets: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Apop:
+    """APOP, where it is offered. Answer as ``LogIn``."""
+
+    response: ApopResponse
+
+
+@dataclass(frozen=True, slots=True)
+class XClient:
+    """A proxy that is trusted speaks for ``client``. Answer with ``moved``."""
+
+    client: Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +92,4 @@ class HangUp:
     """The session is over: send what is queued and close. Takes no answer, and nothing follows."""
 
 
-Event = LogIn | AuthBegin | AuthResponse | StartTLS | Transmit | Retrieve | Update | HangUp
+Event = LogIn | Apop | AuthBegin | AuthResponse | XClient | StartTLS | Transmit | Retrieve | Update | HangUp

@@ -7,12 +7,12 @@ was fed meanwhile: pipelined commands are answered in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 from mailserver.wire.lines import LineBuffer, LineTooLong
+from mailserver.wire.pop3_apop import apop_response, new_timestamp
 from mailserver.wire.pop3_events import (
+    Apop,
     AuthBegin,
     AuthResponse,
     Event,
@@ -22,20 +22,23 @@ from mailserver.wire.pop3_events import (
     StartTLS,
     Transmit,
     Update,
+    XClient,
 )
+from mailserver.wire.pop3_mail import Columns, Pop3Mail
+from mailserver.wire.pop3_offer import Pop3Offer, capabilities, choose_language
+from mailserver.wire.pop3_replies import Replies
 from mailserver.wire.pop3_table import (
     COMMANDS,
     CommandWrong,
     Situation,
     SyntaxWrong,
     nothing,
-    number,
     text,
     why_illegal,
 )
-from mailserver.wire.pop3_words import LANGUAGES, Words, language_of
+from mailserver.wire.pop3_xclient import xclient
 from mailserver.wire.sasl import MAX_PASSWORD_OCTETS, SaslError, decode_base64, encode_base64
-from mailserver.wire.sasl_mechanisms import PASSWORDS, usable
+from mailserver.wire.sasl_mechanisms import usable
 
 MAX_LINE = MAX_PASSWORD_OCTETS + 5
 """Octets of a command line: ``PASS`` and the longest password. RFC 2449 §4 asks for 255."""
@@ -53,77 +56,34 @@ FAILED_LOGINS = 4
 OUTPUT_OCTETS = 32 * 1024
 """When so much output is queued, ``next_event`` rests until it is taken."""
 
-LISTED_AT_ONCE = 500
-"""Lines of LIST or UIDL that are queued in one go; a longer response is a ``Transmit``."""
-
-
-class Listed(Protocol):
-    """One message as the maildrop lists it: ``interfaces.Listing``."""
-
-    @property
-    def octets(self) -> int: ...
-    @property
-    def unique_id(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Pop3Offer:
-    """What a listener offers.
-
-    ``hostname`` stands in the greeting; ``stls`` tells that there is a certificate to start TLS
-    with; ``allow_cleartext`` permits log-in without TLS; ``mechanisms`` are those of AUTH, in upper
-    case, each offered where it works.  ``login_delay`` is told by CAPA, in seconds (RFC 2449 §6.5).
-    """
-
-    hostname: str
-    stls: bool = False
-    allow_cleartext: bool = False
-    mechanisms: tuple[str, ...] = PASSWORDS
-    login_delay: int = 0
+_LOGIN_EVENTS = (LogIn, Apop, AuthBegin, AuthResponse)
 
 
 class Pop3Server:
-    """One session. Never raises because of what was fed."""
+    """One session. Never raises because of what was fed.
 
-    def __init__(self, offer: Pop3Offer, tls: bool = False) -> None:
+    ``proxied``: the client may tell by XCLIENT whom it speaks for.
+    """
+
+    def __init__(self, offer: Pop3Offer, tls: bool = False, proxied: bool = False) -> None:
         self._offer = offer
         self._tls = tls
+        self._proxied = proxied
         self._lines = LineBuffer(MAX_LINE, self._longer_lines)
-        self._output: list[bytes] = []
-        self._queued = 0
+        self._replies = Replies()
         self._unanswered: Event | None = None
         self._closing = False
         self._closed = False
         self._bad_commands = 0
         self._failed_logins = 0
         self._username: str | None = None
+        self._timestamp = b""
         self._in_exchange = False
-        self._listings: Sequence[Listed] = ()
-        self._marked: set[int] = set()
-        self._octets = 0
-        self._last = 0
-        self._words: Words = {}
+        self._mail: Pop3Mail | None = None
+        self._said_ok = False
+        self._unopened: tuple[str, str] | None = None
         self.is_utf8 = False
         self._situation = self._before_login()
-        self._actions: dict[bytes, Callable[[bytes], Event | None]] = {
-            b"CAPA": self._capa,
-            b"STLS": self._stls,
-            b"USER": self._user,
-            b"PASS": self._pass,
-            b"AUTH": self._auth,
-            b"STAT": self._stat,
-            b"LIST": self._list,
-            b"RETR": self._retr,
-            b"DELE": self._dele,
-            b"NOOP": self._noop,
-            b"RSET": self._rset,
-            b"TOP": self._top,
-            b"UIDL": self._uidl,
-            b"LAST": self._last_accessed,
-            b"LANG": self._lang,
-            b"UTF8": self._utf8,
-            b"QUIT": self._quit,
-        }
 
     # -- octets --------------------------------------------------------------------------------
 
@@ -135,7 +95,7 @@ class Pop3Server:
     @property
     def is_resting(self) -> bool:
         """Whether ``next_event`` stopped because of unsent output, not for want of input."""
-        return self._queued >= OUTPUT_OCTETS
+        return self._replies.queued >= OUTPUT_OCTETS
 
     @property
     def plaintext_pending(self) -> bool:
@@ -145,7 +105,7 @@ class Pop3Server:
     @property
     def has_marks(self) -> bool:
         """Whether something is marked as deleted."""
-        return bool(self._marked)
+        return self._mail is not None and bool(self._mail.marked)
 
     @property
     def is_logged_in(self) -> bool:
@@ -159,27 +119,33 @@ class Pop3Server:
 
     def take_output(self) -> bytes:
         """Everything queued since the last call, for one write."""
-        output = b"".join(self._output)
-        self._output.clear()
-        self._queued = 0
-        return output
+        return self._replies.take()
 
     def greet(self) -> None:
-        """Queue the greeting. No timestamp in it: APOP is not offered (RFC 1939 §4, §7)."""
-        self._ok("{name} POP3 ready", name=self._offer.hostname)
+        """Queue the greeting; with a timestamp in it where APOP is offered (RFC 1939 §4, §7).
+
+        ``[XCLIENT]`` tells a proxy that it may speak for others, as Dovecot's tell each other.
+        """
+        self._timestamp = new_timestamp(self._offer.hostname) if self._offer.apop else b""
+        name = f"[XCLIENT] {self._offer.hostname}" if self._proxied else self._offer.hostname
+        if self._timestamp:
+            self._replies.ok("{name} POP3 ready {timestamp}", name=name, timestamp=self._timestamp.decode())
+        else:
+            self._replies.ok("{name} POP3 ready", name=name)
 
     def end(self, why: str, code: str = "") -> None:
         """End the session from our side: queue ``-ERR [code] why``, take no further command."""
-        self._err(why, code)
+        self._replies.err(why, code)
         self._hang_up()
 
     def next_event(self) -> Event | None:
         """What to do next; ``None`` when there is nothing to do before more is fed or answered."""
-        while self._unanswered is None and not self._closing and self._queued < OUTPUT_OCTETS:
+        while self._unanswered is None and not self._closing and self._replies.queued < OUTPUT_OCTETS:
             try:
                 line = self._lines.next_line()
             except LineTooLong:
-                self._too_long()
+                self._in_exchange = False
+                self._bad("Line too long")
                 continue
             if line is None:
                 return None
@@ -193,23 +159,39 @@ class Pop3Server:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def logged_in(self, listings: Sequence[Listed]) -> None:
+    def opening(self) -> None:
+        """Tell that somebody is logged in and has the lock, while the snapshot is still being taken.
+
+        The log-in's event still waits for ``logged_in`` or ``opening_failed``, and so do commands.
+        """
+        if not isinstance(self._unanswered, _LOGIN_EVENTS):
+            raise RuntimeError(f"{self._unanswered!r} is no log-in")
+        self._said_ok = True
+        self._situation = Situation.TRANSACTION
+        self._replies.ok("Logged in, the maildrop is being opened")
+
+    def logged_in(self, listings: Columns) -> None:
         """Answer a log-in: the maildrop is open and locked, and this is its snapshot."""
-        self._answered(LogIn, AuthBegin, AuthResponse)
-        self._listings = listings
-        self._octets = sum(listing.octets for listing in listings)
+        self._answered(*_LOGIN_EVENTS)
+        self._mail = Pop3Mail(self._replies, listings)
         self._situation = Situation.TRANSACTION
         self._bad_commands = 0
-        self._ok("Logged in, " + self._summary_words, **self._summary())
+        if not self._said_ok:
+            self._replies.ok("Logged in, " + self._mail.summary_words, **self._mail.summary())
+
+    def opening_failed(self, code: str, why: str) -> None:
+        """After ``opening``: there is no snapshot, as the first command is told."""
+        self._answered(*_LOGIN_EVENTS)
+        self._unopened = why, code
 
     def login_refused(self, code: str, why: str, counts: bool = True, **values: object) -> None:
         """Answer a log-in: ``-ERR [code] why``. Codes are RFC 3206's and RFC 2449's (§8.1).
 
         ``counts`` is false for a fault of ours, which must not end the session.
         """
-        self._answered(LogIn, AuthBegin, AuthResponse)
+        self._answered(*_LOGIN_EVENTS)
         self._failed_logins += counts
-        self._err(why, code, **values)
+        self._replies.err(why, code, **values)
         if self._failed_logins >= FAILED_LOGINS:
             self._hang_up()
 
@@ -217,19 +199,24 @@ class Pop3Server:
         """Answer ``AuthBegin`` or ``AuthResponse``: the mechanism asks for more (RFC 5034 §4)."""
         self._answered(AuthBegin, AuthResponse)
         self._in_exchange = True
-        self._put(b"+ %b\r\n" % encode_base64(octets))
+        self._replies.put(b"+ %b\r\n" % encode_base64(octets))
 
     def auth_failed(self, why: str) -> None:
         """Answer ``AuthBegin`` or ``AuthResponse``: it was none of what the mechanism takes."""
         self._answered(AuthBegin, AuthResponse)
         self._bad(why)
 
+    def moved(self) -> None:
+        """Answer ``XClient``: the client is the one that it speaks for."""
+        self._answered(XClient)
+        self._replies.ok("Updated")
+
     def tls_started(self) -> None:
         """Answer ``StartTLS``: forget everything said in clear (RFC 2595 §4)."""
         self._answered(StartTLS)
         self._lines.clear()
         self._username = None
-        self._words, self.is_utf8 = {}, False
+        self._replies.words, self.is_utf8 = {}, False
         self._tls = True
         self._situation = self._before_login()
 
@@ -240,15 +227,15 @@ class Pop3Server:
     def refuse(self, why: str, code: str = "") -> None:
         """Answer ``Retrieve``: the message cannot be read; nothing of it was sent."""
         self._answered(Retrieve)
-        self._err(why, code)
+        self._replies.err(why, code)
 
     def updated(self, failures: int) -> None:
         """Answer ``Update`` with how many marked messages could not be removed (RFC 1939 §6)."""
         self._answered(Update)
         if failures:
-            self._err("some deleted messages not removed", "SYS/TEMP")
+            self._replies.err("some deleted messages not removed", "SYS/TEMP")
         else:
-            self._ok("Goodbye")
+            self._replies.ok("Goodbye")
         self._hang_up()
 
     def _answered(self, *expected: type[Event]) -> None:
@@ -264,6 +251,9 @@ class Pop3Server:
         return MAX_LINE
 
     def _take_line(self, line: bytes) -> Event | None:
+        if self._unopened is not None:
+            self.end(*self._unopened)
+            return None
         try:
             return self._auth_response(line) if self._in_exchange else self._command(line)
         except CommandWrong as wrong:
@@ -273,19 +263,20 @@ class Pop3Server:
     def _command(self, line: bytes) -> Event | None:
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
-        action = self._actions.get(verb)
-        if action is None:
+        command = COMMANDS.get(verb)
+        if command is None or (verb in _RARE and not self._is_offered(verb)):
             raise CommandWrong("Unknown command")
-        if self._situation not in COMMANDS[verb].legal:
+        if self._situation not in command.legal:
             raise CommandWrong(why_illegal(verb, self._situation))
         try:
-            return action(rest)
+            if self._mail is not None and (action := self._mail.actions.get(verb)) is not None:
+                return action(rest)
+            return _ACTIONS[verb](self, rest)
         except SyntaxWrong:
-            raise CommandWrong("Syntax: {syntax}", syntax=COMMANDS[verb].syntax) from None
+            raise CommandWrong("Syntax: {syntax}", syntax=command.syntax) from None
 
-    def _too_long(self) -> None:
-        self._in_exchange = False
-        self._bad("Line too long")
+    def _is_offered(self, verb: bytes) -> bool:
+        return self._offer.apop if verb == b"APOP" else self._proxied
 
     def _bad(self, why: str, **values: object) -> None:
         """Explain, count, and end the session of somebody who does not speak POP3."""
@@ -294,9 +285,9 @@ class Pop3Server:
         if self._bad_commands > budget:
             self.end("Too many wrong commands")
         else:
-            self._put(self._reply("-ERR", why, **values))
+            self._replies.put(self._replies.line("-ERR", why, **values))
 
-    # -- before log-in -------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------
 
     def _before_login(self) -> Situation:
         if self._tls:
@@ -305,32 +296,23 @@ class Pop3Server:
 
     def _capa(self, rest: bytes) -> None:
         nothing(rest)
-        self._put(b"+OK Capability list follows\r\n" + self._capabilities())
-
-    def _capabilities(self) -> bytes:
-        """RFC 2449 §6: USER and SASL stand in both states, STLS only where it is legal."""
-        tags = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
-        if self._situation is not Situation.CLEAR:
-            tags += ["USER", " ".join(["SASL", *self._mechanisms])]
-        if self._offer.stls and self._situation in COMMANDS[b"STLS"].legal:
-            tags.append("STLS")
-        tags += ["UTF8 USER", "LANG"]
-        if self._offer.login_delay:
-            tags.append(f"LOGIN-DELAY {self._offer.login_delay}")
-        tags += ["EXPIRE NEVER", "IMPLEMENTATION mailserver", ".", ""]
-        return "\r\n".join(tags).encode()
+        told = capabilities(self._offer, self._situation, self._mechanisms, self._proxied)
+        self._replies.put(b"+OK Capability list follows\r\n" + told)
 
     def _stls(self, rest: bytes) -> Event | None:
         nothing(rest)
         if not self._offer.stls:
             raise CommandWrong("STLS is not available here")
-        self._ok("Begin TLS")
+        self._replies.ok("Begin TLS")
         return StartTLS()
+
+    def _xclient(self, rest: bytes) -> Event | None:
+        return XClient(xclient(rest))
 
     def _user(self, rest: bytes) -> None:
         self._username = text(rest.strip(b" "))
         # The same for everybody: this must not tell who exists.
-        self._ok("Now the password: PASS password")
+        self._replies.ok("Now the password: PASS password")
 
     def _pass(self, rest: bytes) -> Event | None:
         username, self._username = self._username, None
@@ -339,6 +321,9 @@ class Pop3Server:
         # Spaces belong to the password, also at its end (RFC 1939 §7).
         return LogIn(username, text(rest))
 
+    def _apop(self, rest: bytes) -> Event | None:
+        return Apop(apop_response(rest, self._timestamp))
+
     @property
     def _mechanisms(self) -> tuple[str, ...]:
         return usable(self._offer.mechanisms, self._tls)
@@ -346,7 +331,7 @@ class Pop3Server:
     def _auth(self, rest: bytes) -> Event | None:
         words = rest.split()
         if not words:
-            self._put("\r\n".join(["+OK Mechanisms follow", *self._mechanisms, ".", ""]).encode())
+            self._replies.put("\r\n".join(["+OK Mechanisms follow", *self._mechanisms, ".", ""]).encode())
             return None
         if len(words) > 2:
             raise SyntaxWrong
@@ -363,156 +348,43 @@ class Pop3Server:
             raise CommandWrong("Cancelled")
         return AuthResponse(_decoded(line))
 
-    # -- language (RFC 6856) -------------------------------------------------------------------
-
     def _utf8(self, rest: bytes) -> None:
         nothing(rest)
         self.is_utf8 = True
-        self._ok("UTF8 enabled")
+        self._replies.ok("UTF8 enabled")
 
     def _lang(self, rest: bytes) -> None:
-        tag = rest.strip(b" ").decode("ascii", "replace")
-        if " " in tag:
-            raise SyntaxWrong
-        if not tag:
-            lines = [f"{code} {name}\r\n" for code, name in LANGUAGES.items()]
-            self._ok("Language listing follows:")
-            self._put("".join([*lines, ".\r\n"]).encode())
-            return
-        found = language_of(tag)
-        if found is None:
-            self._err("There is no such language here; LANG lists those that there are")
-            return
-        code, self._words = found
-        self._ok("{tag} From now on in English", tag=code)
-
-    # -- after log-in --------------------------------------------------------------------------
-
-    @property
-    def _summary_words(self) -> str:
-        one = len(self._listings) - len(self._marked) == 1
-        return "1 message, {octets} octets" if one else "{messages} messages, {octets} octets"
-
-    def _summary(self) -> dict[str, object]:
-        return {"messages": len(self._listings) - len(self._marked), "octets": self._octets}
-
-    def _message(self, word: bytes) -> int | None:
-        """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
-        index = number(word) - 1
-        if not 0 <= index < len(self._listings):
-            self._err("No such message, there are {count}", count=len(self._listings))
-        elif index in self._marked:
-            self._err("Message {number} is marked as deleted", number=index + 1)
-        else:
-            return index
-        return None
-
-    def _stat(self, rest: bytes) -> None:
-        nothing(rest)
-        self._put(b"+OK %d %d\r\n" % (len(self._listings) - len(self._marked), self._octets))
-
-    def _list(self, rest: bytes) -> Event | None:
-        return self._tell(rest, self._octets_line)
-
-    def _uidl(self, rest: bytes) -> Event | None:
-        return self._tell(rest, self._unique_id_line)
-
-    def _octets_line(self, index: int) -> str:
-        return f"{index + 1} {self._listings[index].octets}\r\n"
-
-    def _unique_id_line(self, index: int) -> str:
-        return f"{index + 1} {self._listings[index].unique_id}\r\n"
-
-    def _tell(self, rest: bytes, line_of: Callable[[int], str]) -> Event | None:
-        """LIST and UIDL: one message, or all that are not marked, under the numbers they keep."""
-        if word := rest.strip(b" "):
-            index = self._message(word)
-            if index is not None:
-                self._put(f"+OK {line_of(index)}".encode())
-            return None
-        pieces = self._pieces(line_of)
-        if len(self._listings) > LISTED_AT_ONCE:
-            return Transmit(pieces)
-        self._put(b"".join(pieces))
-        return None
-
-    def _pieces(self, line_of: Callable[[int], str]) -> Iterator[bytes]:
-        yield self._reply("+OK", self._summary_words, **self._summary())
-        marked = self._marked
-        for start in range(0, len(self._listings), LISTED_AT_ONCE):
-            indexes = range(start, min(start + LISTED_AT_ONCE, len(self._listings)))
-            yield "".join([line_of(index) for index in indexes if index not in marked]).encode()
-        yield b".\r\n"
-
-    def _retr(self, rest: bytes) -> Event | None:
-        index = self._message(rest.strip(b" "))
-        if index is None:
-            return None
-        self._last = max(self._last, index + 1)
-        return Retrieve(index, None, b"+OK %d octets\r\n" % self._listings[index].octets)
-
-    def _top(self, rest: bytes) -> Event | None:
-        words = rest.split()
-        if len(words) != 2:
-            raise SyntaxWrong
-        lines = number(words[1])
-        index = self._message(words[0])
-        return None if index is None else Retrieve(index, lines, b"+OK Top of message follows\r\n")
-
-    def _dele(self, rest: bytes) -> None:
-        index = self._message(rest.strip(b" "))
-        if index is not None:
-            self._marked.add(index)
-            self._last = max(self._last, index + 1)
-            self._octets -= self._listings[index].octets
-            self._ok("Message {number} marked as deleted", number=index + 1)
-
-    def _rset(self, rest: bytes) -> None:
-        nothing(rest)
-        self._octets += sum(self._listings[index].octets for index in self._marked)
-        self._marked.clear()
-        self._last = 0
-        self._ok(self._summary_words, **self._summary())
-
-    def _last_accessed(self, rest: bytes) -> None:
-        """The highest number read or marked in this session (RFC 1225; RFC 1939 has dropped it)."""
-        nothing(rest)
-        self._put(b"+OK %d\r\n" % self._last)
-
-    def _noop(self, rest: bytes) -> None:
-        nothing(rest)
-        self._put(b"+OK\r\n")
+        choose_language(self._replies, rest)
 
     def _quit(self, rest: bytes) -> Event | None:
         nothing(rest)
-        if self.is_logged_in:
-            return Update(frozenset(self._marked))
-        self._ok("Goodbye")
+        if self._mail is not None:
+            return Update(frozenset(self._mail.marked))
+        self._replies.ok("Goodbye")
         self._hang_up()
         return None
-
-    # -- responses -----------------------------------------------------------------------------
-
-    def _put(self, octets: bytes) -> None:
-        self._output.append(octets)
-        self._queued += len(octets)
-
-    def _reply(self, status: str, words: str, **values: object) -> bytes:
-        """A line in the client's language; ``values`` go where ``words`` has their names."""
-        words = self._words.get(words, words)
-        return f"{status} {words.format(**values) if values else words}\r\n".encode()
-
-    def _ok(self, words: str, **values: object) -> None:
-        self._put(self._reply("+OK", words, **values))
-
-    def _err(self, why: str, code: str = "", **values: object) -> None:
-        """``code`` is a response code (RFC 2449 §8), which no language changes."""
-        self._put(self._reply(f"-ERR [{code}]" if code else "-ERR", why, **values))
 
     def _hang_up(self) -> None:
         self._closing = True
         self._unanswered = None
         self._lines.clear()
+
+
+_RARE = (b"APOP", b"XCLIENT")
+"""Commands that are unknown where nobody has turned them on."""
+
+_ACTIONS: dict[bytes, Callable[[Pop3Server, bytes], Event | None]] = {
+    b"CAPA": Pop3Server._capa,
+    b"STLS": Pop3Server._stls,
+    b"XCLIENT": Pop3Server._xclient,
+    b"USER": Pop3Server._user,
+    b"PASS": Pop3Server._pass,
+    b"APOP": Pop3Server._apop,
+    b"AUTH": Pop3Server._auth,
+    b"LANG": Pop3Server._lang,
+    b"UTF8": Pop3Server._utf8,
+    b"QUIT": Pop3Server._quit,
+}
 
 
 def _decoded(response: bytes) -> bytes:

@@ -43,6 +43,8 @@ COMMANDS: dict[bytes, Command] = {
     b"USER": Command("USER name", _LOG_IN),  #                         RFC 1939 §7
     b"PASS": Command("PASS password", _LOG_IN),  #                     RFC 1939 §7
     b"AUTH": Command("AUTH mechanism [initial-response]", _LOG_IN),  # RFC 5034 §4
+    b"APOP": Command("APOP name digest", _LOG_IN),  #                  RFC 1939 §7
+    b"XCLIENT": Command("XCLIENT ADDR=address [PORT=number] [SESSION=text]", _BEFORE),
     b"STAT": Command("STAT", _MAIL),  #                                RFC 1939 §5
     b"LIST": Command("LIST [message-number]", _MAIL),
     b"RETR": Command("RETR message-number", _MAIL),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from twisted.internet.task import Clock
 from mailserver.accounts.directory import SqliteDirectory
 from mailserver.durable import Disk
 from mailserver.interfaces import IMaildrop, IMaildropOwner
-from mailserver.retrieve.pop3 import Pop3Factory, Pop3Session, Pop3Settings
+from mailserver.retrieve.pop3 import Pop3Factory, Pop3Session
+from mailserver.retrieve.settings import Pop3Settings
 from mailserver.store.mailstore import MailStore
 from mailserver.values.account import Account
 from mailserver.values.address import Address
@@ -84,8 +86,8 @@ class Pop3Talk:
             )
         )
 
-    def _maildrop_of(self, account: Account) -> IMaildrop:
-        maildrop = self.store.mailbox(account).maildrop()
+    def _maildrop_of(self, account: Account, locked: Callable[[], None]) -> IMaildrop:
+        maildrop = self.store.mailbox(account).maildrop(locked)
         if self.is_broken:
             maildrop.commit = lambda: len(maildrop.marked)  # type: ignore[method-assign]
         return maildrop

@@ -67,7 +67,7 @@ class PortalTests(SynchronousTestCase):
         self.portal = make_portal(
             self.directory,
             self.threads,  # type: ignore[arg-type]
-            lambda account: ("maildrop of", account),  # type: ignore[arg-type, return-value]
+            lambda account, locked: ("maildrop of", account),  # type: ignore[arg-type, return-value]
             verify=self.verify,
             dummy_hash="hash:\0",
             clock=self.clock,

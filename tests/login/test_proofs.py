@@ -72,7 +72,7 @@ class Case(SynchronousTestCase):
         portal = make_portal(
             self.directory,
             workers,
-            lambda account: None,  # type: ignore[arg-type, return-value]
+            lambda account, locked: None,  # type: ignore[arg-type, return-value]
             verify=verify_password,
             dummy_hash=DUMMY_HASH,
             clock=self.clock,

@@ -14,12 +14,15 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailserver.interfaces import IMaildrop, IMaildropOwner, Listing, LoginUnavailable, MaildropInUse
+from mailserver.interfaces import IMaildrop, IMaildropOwner, LoginUnavailable, MaildropInUse, MaildropUnusable
 from mailserver.login import Authenticator
-from mailserver.retrieve import pop3
-from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
+from mailserver.retrieve import opening, patience, pop3
+from mailserver.retrieve.message import CHUNK_OCTETS
+from mailserver.retrieve.pop3 import Pop3Factory
+from mailserver.retrieve.settings import Pop3Settings
 from mailserver.values.account import Account
 from mailserver.values.address import Address
+from mailserver.values.listing import Listings
 from mailserver.wire.sasl_mechanisms import Surroundings
 from mailserver.wire.sasl_scram import ScramVerifier
 from tests.dialogues.transports import Wire
@@ -31,7 +34,7 @@ BIG = 64 * 1024 * 40
 @implementer(IMaildrop)
 class Drop:
     def __init__(self, sizes: list[int], real: dict[int, int] | None = None) -> None:
-        self.listings = [Listing(size, f"id{n}") for n, size in enumerate(sizes)]
+        self.listings = Listings(sizes, [f"id{n}" for n in range(len(sizes))])
         self.real = real or {}
         self.marked: set[int] = set()
         self.released = 0
@@ -55,6 +58,10 @@ class Drop:
             pieces += 1
             self.given += piece
             yield b"x" * (piece - 2) + b"\r\n"
+
+    def whole(self, index: int) -> bytes | None:
+        octets = self.real.get(index, self.listings.octets[index])
+        return b"".join(self.read(index)) if octets <= self.listings.octets[index] else None
 
     def mark(self, index: int) -> None:
         self.marked.add(index)
@@ -103,7 +110,7 @@ class Owner:
     def __init__(self, drop: Deferred[Any]) -> None:
         self._drop = drop
 
-    def maildrop(self) -> Deferred[Any]:
+    def maildrop(self, locked: Callable[[], None]) -> Deferred[Any]:
         return self._drop
 
 
@@ -247,15 +254,24 @@ class LogInTests(Case):
         )
 
     def test_in_use(self) -> None:
-        self.patch(pop3, "WAIT_SECONDS", 0.0)
+        self.patch(opening, "WAIT_SECONDS", 0.0)
         self.portal.drop = fail(MaildropInUse("another"))
         assert b"-ERR [IN-USE] " in self.say(b"USER ada\r\nPASS right\r\n")
 
     def test_a_maildrop_that_cannot_be_opened(self) -> None:
-        self.portal.drop = fail(PermissionError(13, "secret path"))
+        self.portal.drop = fail(OSError(5, "Input/output error on /secret"))
         answer = self.say(b"USER ada\r\nPASS right\r\n")
         assert b"-ERR [SYS/TEMP] The maildrop cannot be opened now\r\n" in answer
         assert self.log[0][0] == "fault"
+
+    def test_a_maildrop_that_somebody_has_to_mend(self) -> None:
+        for error in (PermissionError(13, "secret path"), MaildropUnusable("cur is not a folder")):
+            self.portal.drop = fail(error)
+            answer = self.say(b"USER ada\r\nPASS right\r\n")
+            assert (
+                b"-ERR [SYS/PERM] The maildrop cannot be opened; the postmaster has to mend it\r\n" in answer
+            )
+            assert self.log.pop()[0] == "fault"
 
     def test_a_directory_that_cannot_be_read(self) -> None:
         self.portal.error = LoginUnavailable()
@@ -286,18 +302,22 @@ class LogInTests(Case):
 
 
 class ReadingTests(Case):
+    def writes(self) -> list[bytes]:
+        """What is written from now on, write by write."""
+        writes: list[bytes] = []
+        self.session._outlet._write = writes.append
+        return writes
+
     def test_a_small_message_is_one_write_without_threads(self) -> None:
         self.log_in(Drop([100]))
-        writes: list[bytes] = []
-        self.patch(self.wire, "write", writes.append)
+        writes = self.writes()
         self.session.dataReceived(b"RETR 1\r\n")
         assert writes == [b"+OK 100 octets\r\n" + b"x" * 98 + b"\r\n.\r\n"]
         assert self.threads.waiting == []
 
     def test_pipelined_small_messages_are_one_write(self) -> None:
         self.log_in(Drop([100, 100]))
-        writes: list[bytes] = []
-        self.patch(self.wire, "write", writes.append)
+        writes = self.writes()
         self.session.dataReceived(b"RETR 1\r\nRETR 2\r\nNOOP\r\n")
         assert len(writes) == 1
         assert writes[0].count(b"+OK") == 3
@@ -319,7 +339,7 @@ class ReadingTests(Case):
             before = drop.given
             received.append(self.wire.read_all())
             self.threads.run()
-            assert 0 < drop.given - before <= 3 * pop3.CHUNK_OCTETS
+            assert 0 < drop.given - before <= 3 * CHUNK_OCTETS
         for _ in range(3):
             received.append(self.wire.read_all())
             self.threads.run()
@@ -334,7 +354,7 @@ class ReadingTests(Case):
         self.wire.is_read = False
         self.session.dataReceived(b"RETR 1\r\n")
         self.threads.run()
-        self.clock.advance(pop3.IDLE_SECONDS + 1)
+        self.clock.advance(patience.IDLE_SECONDS + 1)
         assert self.wire.was_aborted
         self.threads.run()
         assert drop.released == 1
@@ -380,7 +400,9 @@ class ReadingTests(Case):
     def test_a_size_that_lies_is_read_in_a_thread_all_the_same(self) -> None:
         drop = Drop([100], {0: BIG})
         self.log_in(drop)
-        assert self.say(b"RETR 1\r\n").startswith(b"+OK 100 octets\r\nxxx")
+        assert self.say(b"RETR 1\r\n") == b""
+        self.threads.run_one()
+        assert self.heard().startswith(b"+OK 100 octets\r\nxxx")
         assert drop.given <= 128 * 1024
         self.threads.run()
         assert self.heard().endswith(b"x\r\n.\r\n")
@@ -494,7 +516,7 @@ class EndTests(Case):
         self.session.dataReceived(b"RETR 1\r\n")
         self.threads.run()
         for _ in range(5):
-            self.clock.advance(pop3.IDLE_SECONDS - 1)
+            self.clock.advance(patience.IDLE_SECONDS - 1)
             assert self.wire.read_all()
             self.threads.run()
         assert not self.wire.is_closed
@@ -502,14 +524,14 @@ class EndTests(Case):
     def test_a_slow_disk_is_not_the_clients_fault(self) -> None:
         self.log_in(Drop([BIG]))
         self.session.dataReceived(b"RETR 1\r\n")
-        self.clock.advance(pop3.IDLE_SECONDS + 1)
+        self.clock.advance(patience.IDLE_SECONDS + 1)
         assert not self.wire.is_closed
 
     def test_a_last_response_that_does_not_leave(self) -> None:
         self.patch(self.wire, "loseConnection", lambda: None)
         self.say(b"QUIT\r\n")
         assert not self.wire.is_closed
-        self.clock.advance(pop3.LAST_SECONDS + 1)
+        self.clock.advance(patience.LAST_SECONDS + 1)
         assert self.wire.was_aborted
 
 
@@ -545,7 +567,7 @@ class StopTests(Case):
         self.threads.run()
         stopped = self.factory.stop()
         self.assertNoResult(stopped)
-        self.clock.advance(pop3.LAST_SECONDS + 1)
+        self.clock.advance(patience.LAST_SECONDS + 1)
         self.successResultOf(stopped)
         assert self.wire.was_aborted
 

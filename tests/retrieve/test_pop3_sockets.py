@@ -22,7 +22,8 @@ from mailserver.certificates import ServerTLS, ensure_self_signed
 from mailserver.durable import Disk
 from mailserver.interfaces import IMaildropOwner
 from mailserver.login import Authenticator, LoginPenalty, make_portal
-from mailserver.retrieve.pop3 import Pop3Factory, Pop3Settings
+from mailserver.retrieve.pop3 import Pop3Factory
+from mailserver.retrieve.settings import Pop3Settings
 from mailserver.store.mailstore import MailStore
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account
@@ -60,7 +61,7 @@ class Case(TestCase):
         portal = make_portal(
             Directory(),  # type: ignore[arg-type]
             self.workers,
-            lambda account: self.store.mailbox(account).maildrop(),
+            lambda account, locked: self.store.mailbox(account).maildrop(locked),
             verify=lambda stored, password: password == "secret",
             dummy_hash="",
             clock=reactor,  # type: ignore[arg-type]

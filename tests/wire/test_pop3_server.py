@@ -1,13 +1,15 @@
 """The POP3 machine: one event at a time, in order, whatever is fed and however it is cut."""
 
-from dataclasses import dataclass
+import hashlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailserver.values.listing import Listings
 from mailserver.wire import pop3_server
 from mailserver.wire.pop3_events import (
+    Apop,
     AuthBegin,
     AuthResponse,
     Event,
@@ -17,20 +19,19 @@ from mailserver.wire.pop3_events import (
     StartTLS,
     Transmit,
     Update,
+    XClient,
 )
-from mailserver.wire.pop3_server import MAX_AUTH_LINE, MAX_LINE, OUTPUT_OCTETS, Pop3Offer, Pop3Server
+from mailserver.wire.pop3_mail import LISTED_AT_ONCE, Pop3Mail
+from mailserver.wire.pop3_offer import Pop3Offer
+from mailserver.wire.pop3_replies import Replies
+from mailserver.wire.pop3_server import MAX_AUTH_LINE, MAX_LINE, OUTPUT_OCTETS, Pop3Server
 from mailserver.wire.pop3_table import COMMANDS, Situation
+from mailserver.wire.pop3_xclient import Client
 
 OFFER = Pop3Offer("mx.test", stls=True, allow_cleartext=True)
 
 
-@dataclass(frozen=True)
-class Message:
-    octets: int
-    unique_id: str
-
-
-MESSAGES = [Message(100, "a"), Message(20, "b"), Message(3, "c")]
+MESSAGES = Listings([100, 20, 3], ["a", "b", "c"])
 
 
 def server(offer: Pop3Offer = OFFER, tls: bool = False) -> Pop3Server:
@@ -40,7 +41,7 @@ def server(offer: Pop3Offer = OFFER, tls: bool = False) -> Pop3Server:
     return machine
 
 
-def logged_in(messages: list[Message] = MESSAGES) -> Pop3Server:
+def logged_in(messages: Listings = MESSAGES) -> Pop3Server:
     machine = server()
     machine.feed(b"USER ada\r\nPASS x\r\n")
     assert machine.next_event() == LogIn("ada", "x")
@@ -175,13 +176,14 @@ def test_output_is_bounded() -> None:
 
 
 def test_long_lists_come_in_pieces() -> None:
-    machine = logged_in([Message(10, f"id{n}") for n in range(1200)])
+    machine = logged_in(Listings([10] * 1200, [f"id{n}" for n in range(1200)]))
     said(machine, b"DELE 2\r\n")
     machine.feed(b"UIDL\r\n")
     event = machine.next_event()
     assert isinstance(event, Transmit)
     pieces = list(event.pieces)
-    assert len(pieces) == 5
+    assert len(pieces) == 4
+    assert max(piece.count(b"\n") for piece in pieces) <= LISTED_AT_ONCE
     lines = b"".join(pieces).split(b"\r\n")
     assert lines[:3] == [b"+OK 1199 messages, 11990 octets", b"1 id0", b"3 id2"]
     assert lines[-3:] == [b"1200 id1199", b".", b""]
@@ -208,7 +210,9 @@ def test_what_is_illegal_is_refused(verb: bytes, situation: Situation) -> None:
     machine = in_situation(situation)
     machine.feed(verb + b" 1 1 1\r\n")  # wrong for every verb but USER and PASS
     event, output = machine.next_event(), machine.take_output()
-    if situation in COMMANDS[verb].legal:
+    if verb in (b"APOP", b"XCLIENT"):
+        assert output == b"-ERR Unknown command\r\n"
+    elif situation in COMMANDS[verb].legal:
         assert event is None
         if verb == b"USER":
             assert output.startswith(b"+OK")
@@ -220,7 +224,9 @@ def test_what_is_illegal_is_refused(verb: bytes, situation: Situation) -> None:
 
 
 def test_every_row_has_an_action() -> None:
-    assert server()._actions.keys() == COMMANDS.keys()
+    mail = Pop3Mail(Replies(), MESSAGES).actions.keys()
+    assert mail | pop3_server._ACTIONS.keys() == COMMANDS.keys()
+    assert not mail & pop3_server._ACTIONS.keys()
 
 
 # -- log-in ------------------------------------------------------------------------------------
@@ -297,6 +303,89 @@ def test_stls_drops_what_lies_behind_it() -> None:
     machine.take_output()
     assert machine.next_event() is None
     assert said(machine, b"PASS x\r\n") == b"-ERR Name first: USER name\r\n"
+
+
+# -- what an administrator has to turn on --------------------------------------------------------
+
+
+def test_apop() -> None:
+    machine = Pop3Server(Pop3Offer("mx.test", allow_cleartext=True, apop=True))
+    machine.greet()
+    greeting = machine.take_output()
+    stamp = greeting[greeting.index(b"<") : greeting.index(b">") + 1]
+    assert greeting == b"+OK mx.test POP3 ready " + stamp + b"\r\n"
+    assert said(machine, b"APOP ada 123\r\n") == b"-ERR Syntax: APOP name digest\r\n"
+    digest = hashlib.md5(stamp + b"secret").hexdigest()
+    machine.feed(b"APOP ada@example.test " + digest.upper().encode() + b"\r\n")
+    event = machine.next_event()
+    assert isinstance(event, Apop)
+    assert event.response.username == "ada@example.test"
+    assert event.response.fits("secret")
+    assert not event.response.fits("Secret")
+    assert digest not in repr(event)
+    machine.login_refused("AUTH", "Wrong")
+    assert machine.take_output() == b"-ERR [AUTH] Wrong\r\n"
+
+
+def test_no_two_greetings_have_the_same_timestamp() -> None:
+    stamps = set()
+    for _ in range(100):
+        machine = Pop3Server(Pop3Offer("mx.test", apop=True))
+        machine.greet()
+        stamps.add(machine.take_output())
+    assert len(stamps) == 100
+
+
+def test_xclient() -> None:
+    machine = Pop3Server(OFFER, proxied=True)
+    machine.greet()
+    assert machine.take_output() == b"+OK [XCLIENT] mx.test POP3 ready\r\n"
+    assert b"\r\nXCLIENT\r\n" in said(machine, b"CAPA\r\n")
+    machine.feed(b"XCLIENT ADDR=2001:DB8::1 PORT=4321 SESSION=abc+/1 TTL=5 FORWARD=xyz=\r\n")
+    assert machine.next_event() == XClient(Client("2001:db8::1", 4321, "abc+/1"))
+    machine.moved()
+    assert machine.take_output() == b"+OK Updated\r\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"", b"ADDR", b"ADDR=", b"ADDR=mx.test", b"PORT=x", b"PORT=99999", b"SESSION=\xff", b"a b"]
+)
+def test_xclient_without_sense(wrong: bytes) -> None:
+    machine = Pop3Server(OFFER, proxied=True)
+    assert said(machine, b"XCLIENT " + wrong + b"\r\n").startswith(b"-ERR Syntax: XCLIENT ADDR=")
+
+
+# -- a slow opening ------------------------------------------------------------------------------
+
+
+def opening() -> Pop3Server:
+    machine = server()
+    machine.feed(b"USER ada\r\nPASS x\r\n")
+    assert machine.next_event() == LogIn("ada", "x")
+    machine.take_output()
+    machine.opening()
+    assert machine.take_output() == b"+OK Logged in, the maildrop is being opened\r\n"
+    return machine
+
+
+def test_commands_wait_for_the_snapshot() -> None:
+    machine = opening()
+    machine.feed(b"STAT\r\nRETR 2\r\n")
+    assert machine.next_event() is None
+    assert machine.take_output() == b""
+    machine.logged_in(MESSAGES)
+    assert machine.next_event() == Retrieve(1, None, b"+OK 20 octets\r\n")
+    assert machine.take_output() == b"+OK 3 123\r\n"
+
+
+@pytest.mark.parametrize("command", [b"STAT\r\n", b"QUIT\r\n", b"nonsense\r\n"])
+def test_an_opening_that_fails_is_told_at_the_first_command(command: bytes) -> None:
+    machine = opening()
+    machine.opening_failed("SYS/TEMP", "Not now")
+    assert machine.next_event() is None
+    machine.feed(command)
+    assert machine.next_event() == HangUp()
+    assert machine.take_output() == b"-ERR [SYS/TEMP] Not now\r\n"
 
 
 # -- any octets, any cut -----------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""Where a POP3 session's responses leave: one write for all that are ready, and nothing more while the
+client does not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailserver.sockets import direct_writer
+from mailserver.wire.pop3_server import Pop3Server
+
+
+class Outlet:
+    """Queues behind what the machine has queued, and writes."""
+
+    def __init__(self, machine: Pop3Server) -> None:
+        self._machine = machine
+        self._pieces: list[bytes] = []
+        self._octets = 0
+        self._room: Deferred[None] | None = None
+        self._write: Callable[[bytes], object] = _nowhere
+        self.is_full = False
+        self.is_lost = False
+
+    def open(self, transport: Any, direct: bool) -> None:
+        """Write there from now on; ``direct``: as much as a plain socket takes without the reactor."""
+        self._write = direct_writer(transport) if direct else transport.write
+
+    def put(self, octets: bytes) -> int:
+        """Queue octets; how many wait now to be written."""
+        said = self._machine.take_output()
+        if said:
+            self._pieces.append(said)
+        self._pieces.append(octets)
+        self._octets += len(said) + len(octets)
+        return self._octets
+
+    def flush(self) -> None:
+        """Write what waits, and what the machine has queued."""
+        octets = self._machine.take_output()
+        if self._pieces:
+            self._pieces.append(octets)
+            octets = b"".join(self._pieces)
+            self._pieces.clear()
+            self._octets = 0
+        if octets and not self.is_lost:
+            self._write(octets)
+
+    async def has_room(self) -> None:
+        """Wait until the client has read; or until it is gone."""
+        if self.is_full and not self.is_lost:
+            self._room = Deferred()
+            await self._room
+
+    def found_room(self) -> None:
+        """Let go on who waits in ``has_room``."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self.is_lost = True
+        self._write = _nowhere
+        self.found_room()
+
+
+def _nowhere(octets: bytes) -> None:
+    """There is no connection."""

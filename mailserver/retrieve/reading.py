@@ -1,0 +1,144 @@
+"""An open maildrop: RETR and TOP, a small message at once, all others in pieces from a thread; and QUIT."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from mailserver import maillog
+from mailserver.interfaces import IMaildrop
+from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
+from mailserver.retrieve.outlet import Outlet
+from mailserver.retrieve.tally import Tally
+from mailserver.threads import Workers
+from mailserver.wire.dots import dot_stuffed
+from mailserver.wire.pop3_events import Retrieve, Transmit, Update
+from mailserver.wire.pop3_server import Pop3Server
+
+
+class Unsent(Exception):
+    """A message broke off: only a broken connection tells the client that it is not whole."""
+
+
+class Reading:
+    """One session's maildrop; ``direct_octets``: see ``settings.DIRECT_OCTETS``."""
+
+    def __init__(
+        self,
+        drop: IMaildrop,
+        machine: Pop3Server,
+        outlet: Outlet,
+        tally: Tally,
+        workers: Workers,
+        direct_octets: int,
+    ) -> None:
+        self._drop = drop
+        self._tally = tally
+        self._sizes = drop.listings.octets
+        self._machine = machine
+        self._outlet = outlet
+        self._workers = workers
+        self._direct_octets = direct_octets
+
+    def release(self) -> None:
+        """Give up the maildrop; nothing is removed. Harmless twice."""
+        self._drop.release()
+
+    def update(self, event: Update) -> Coroutine[Any, Any, None] | None:
+        """QUIT: remove and unlock before it is answered, for the client may be back at once."""
+        if event.marked:
+            return self._remove(sorted(event.marked))
+        self.release()
+        self._machine.updated(0)
+        return None
+
+    async def _remove(self, marked: list[int]) -> None:
+        try:
+            failures = await self._workers.call(_removed, self._drop, marked)
+        except Exception as error:
+            maillog.fault("removing messages", error)
+            failures = len(marked)
+        self._tally.removed(marked, failures)
+        if not self._outlet.is_lost:
+            self._machine.updated(failures)
+
+    def retrieve(self, event: Retrieve) -> Coroutine[Any, Any, None] | None:
+        """Answer the event, or give what has to be awaited for it; that raises ``Unsent``."""
+        if self._sizes[event.index] > self._direct_octets:
+            return self._in_pieces(event)
+        try:
+            whole = self._drop.whole(event.index)
+        except OSError as error:
+            self._unreadable(error)
+            return None
+        if whole is None:
+            # Another program wrote a size into the name that is not the file's.
+            return self._in_pieces(event)
+        if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
+            stuffed = dot_stuffed(whole)
+        else:
+            stuffed = b"".join(on_the_wire((whole,), event.lines, self._machine.is_utf8))
+        waiting = self._outlet.put(event.opening + stuffed)
+        self._sent(event)
+        if waiting >= CHUNK_OCTETS:
+            self._outlet.flush()
+        return None
+
+    async def _in_pieces(self, event: Retrieve) -> None:
+        """Send chunk after chunk, of which one is read ahead and no more."""
+        outlet = self._outlet
+        try:
+            pieces, chunk = await self._workers.call(_open, self._drop, event, self._machine.is_utf8)
+        except OSError as error:
+            self._unreadable(error)
+            return
+        chunk = event.opening + chunk
+        while chunk and not outlet.is_lost:
+            outlet.put(chunk)
+            outlet.flush()
+            reading = self._workers.call(next_chunk, pieces)
+            await outlet.has_room()
+            try:
+                chunk = await reading
+            except OSError as error:
+                maillog.fault("reading a message", error)
+                raise Unsent from error
+        if not outlet.is_lost:
+            self._sent(event)
+
+    def _sent(self, event: Retrieve) -> None:
+        self._machine.transmitted()
+        if event.lines is None:
+            self._tally.fetched(event.index)
+
+    def _unreadable(self, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            self._machine.refuse("The message is gone: another program has removed it")
+        else:
+            maillog.fault("reading a message", error)
+            self._machine.refuse("The message cannot be read now", "SYS/TEMP")
+
+
+async def transmit(event: Transmit, machine: Pop3Server, outlet: Outlet) -> None:
+    """Send a long list as the client reads it, and answer the event."""
+    for piece in event.pieces:
+        outlet.put(piece)
+        outlet.flush()
+        await outlet.has_room()
+        if outlet.is_lost:
+            return
+    machine.transmitted()
+
+
+def _open(drop: IMaildrop, event: Retrieve, utf8: bool) -> tuple[Iterator[bytes], bytes]:
+    pieces = on_the_wire(drop.read(event.index), event.lines, utf8)
+    return pieces, next_chunk(pieces)
+
+
+def _removed(drop: IMaildrop, marked: list[int]) -> int:
+    try:
+        for index in marked:
+            drop.mark(index)
+        return drop.commit()
+    finally:
+        drop.release()
