@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -337,7 +338,8 @@ class House:
         return Pickup(place, self.disk, self.bridge, self.workers, self._reactor)
 
     def _make_spool(self, worker: int) -> SqliteSpool:
-        return SqliteSpool(self._settings.state / SPOOL, self.disk, worker)
+        soon = partial(self._reactor.callLater, 0)
+        return SqliteSpool(self._settings.state / SPOOL, self.disk, worker, soon=soon)
 
     def _make_runner(self, spool: SqliteSpool) -> Runner:
         relay = self._settings.relay

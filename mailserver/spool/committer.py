@@ -111,7 +111,7 @@ class Committer:
     def __init__(self, db: sqlite3.Connection, forgotten: Callable[[Sequence[int]], object]) -> None:
         self._db = db
         self._forgotten = forgotten
-        self._requests: SimpleQueue[Request | None] = SimpleQueue()
+        self._requests: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
         self._log_octets = 0
@@ -131,11 +131,16 @@ class Committer:
 
     def put(self, request: Request) -> None:
         """Hand over a request. Never blocks."""
+        self.put_all((request,))
+
+    def put_all(self, requests: Sequence[Request]) -> None:
+        """Hand over several, to be committed together if they fit. Never blocks."""
         with self._lock:
             if self._open:
-                self._requests.put(request)
+                self._requests.put(requests)
                 return
-        request.future.set_exception(SpoolUnavailable("the spool is closed"))
+        for request in requests:
+            request.future.set_exception(SpoolUnavailable("the spool is closed"))
 
     def _run(self) -> None:
         goes_on = True
@@ -147,19 +152,19 @@ class Committer:
             self._serve(batch)
             self._checkpoint_when_due()
 
-    def _take(self, first: Request) -> tuple[list[Request], bool]:
+    def _take(self, first: Sequence[Request]) -> tuple[list[Request], bool]:
         """Everything that waits, within limits; and whether there may be more to come."""
-        batch = [first]
-        octets = _weight(first)
+        batch = list(first)
+        octets = sum(map(_weight, first))
         while len(batch) < _BATCH_REQUESTS and octets < _BATCH_OCTETS:
             try:
-                request = self._requests.get_nowait()
+                requests = self._requests.get_nowait()
             except Empty:
                 break
-            if request is None:
+            if requests is None:
                 return batch, False
-            batch.append(request)
-            octets += _weight(request)
+            batch += requests
+            octets += sum(map(_weight, requests))
         return batch, True
 
     def _serve(self, batch: Sequence[Request]) -> None:

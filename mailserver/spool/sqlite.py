@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zope.interface import implementer
 
@@ -37,6 +37,9 @@ IN_DATABASE_OCTETS = 256 * 1024
 
 IN_MEMORY_OCTETS = 64 * 1024
 """Content up to this size stays in memory from acceptance to delivery."""
+
+_TOGETHER = 32
+"""Most requests handed over together: with content of the largest size they are a whole commit."""
 
 _WORKER_BITS = 10
 
@@ -120,14 +123,24 @@ class SqliteSpool:
     """
 
     def __init__(
-        self, folder: Path, disk: Disk, worker: int = 0, now: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        disk: Disk,
+        worker: int = 0,
+        now: Callable[[], float] = time.time,
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
+        """``soon`` runs what it is given when the reactor's turn ends: what was asked for in one turn is
+        then handed to the committer together.  Nobody can be answered before that in any case, and a
+        thread that wakes for the first of twenty commits twenty times, and fights for the interpreter."""
         if not 0 <= worker < 1 << _WORKER_BITS:
             raise ValueError(f"a worker's number is 0 to {(1 << _WORKER_BITS) - 1}, not {worker}")
         self._folder = folder
         self._disk = disk
         self._worker = worker
         self._now = now
+        self._soon = soon
+        self._gathered: list[Write[Any]] = []
         self._opened: ExitStack | None = None
 
     def start(self) -> None:
@@ -169,6 +182,7 @@ class SqliteSpool:
         opened, self._opened = self._opened, None
         if opened is None:
             return
+        self._hand_over()
         self.bodies.stop()
         self._committer.stop()
         opened.close()
@@ -219,7 +233,7 @@ class SqliteSpool:
             future.set_exception(SpoolUnavailable(str(error)))
             return future
         gone = (entry.id,) if finished else ()
-        self._committer.put(
+        self._write(
             Write(
                 future,
                 [one for _, one in made],
@@ -241,8 +255,24 @@ class SqliteSpool:
         except ValueError as error:
             future.set_exception(SpoolUnavailable(str(error)))
         else:
-            self._committer.put(Write(future, entry, entries=(row,)))
+            self._write(Write(future, entry, entries=(row,)))
         return future
+
+    def _write(self, write: Write[Any]) -> None:
+        """Hand it over at the end of this turn, with the others."""
+        if self._soon is None:
+            self._committer.put(write)
+            return
+        if not self._gathered:
+            self._soon(self._hand_over)
+        self._gathered.append(write)
+        if len(self._gathered) >= _TOGETHER:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        writes, self._gathered = self._gathered, []
+        if writes:
+            self._committer.put_all(writes)
 
     def keep_file(self, number: int, envelope: Envelope, size: int, stream: BodyStream) -> Future[Entry]:
         """Sync a message's file, then commit its envelope."""

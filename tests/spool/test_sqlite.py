@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from textwrap import dedent
@@ -413,11 +413,39 @@ def test_one_commit_for_all_who_wait_and_a_bad_one_fails_alone(
     assert commits == [51]
 
 
+def test_what_one_turn_asks_for_is_handed_over_when_it_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn: list[Callable[[], None]] = []
+    spool = SqliteSpool(folder, Disk(), soon=turn.append)
+    spool.start()
+    commits: list[int] = []
+    apply = spool._committer._apply
+    monkeypatch.setattr(spool._committer, "_apply", lambda w: (commits.append(len(w)), apply(w)))
+    futures = [spool.begin().commit(envelope()) for _ in range(5)]
+    assert not commits
+    assert len(turn) == 1  # one call for all of them
+    turn.pop()()
+    taken = [future.result(WAIT) for future in futures]
+    assert commits == [5]
+    # Very many do not wait for the end: content must not pile up.
+    futures = [spool.begin().commit(envelope()) for _ in range(40)]
+    assert futures[0].result(WAIT)
+    assert not futures[39].done()
+    record = spool.record(taken[0], [delayed(taken[0].waiting[0], 5.0)])
+    spool.stop()  # which loses nothing that was asked for
+    assert futures[39].exception(WAIT) is None
+    assert record.exception(WAIT) is None
+    late = spool.begin().commit(envelope())
+    turn[-1]()
+    assert isinstance(late.exception(WAIT), SpoolUnavailable)
+
+
 @pytest.mark.parametrize("local", ["nul\0", "half\udc80"])
 def test_what_cannot_be_kept_never_joins_a_batch(
     spool: SqliteSpool, monkeypatch: pytest.MonkeyPatch, local: str
 ) -> None:
-    monkeypatch.setattr(spool._committer, "put", lambda write: pytest.fail("it did"))
+    monkeypatch.setattr(spool._committer, "put_all", lambda writes: pytest.fail("it did"))
     address = Address(local, "b.test")
     future = spool.begin().commit(Envelope(address, (Recipient(0, address, address),)))
     assert isinstance(future.exception(WAIT), SpoolUnavailable)
