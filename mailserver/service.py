@@ -18,6 +18,7 @@ from mailserver import maillog
 from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
 from mailserver.assembly.access import Access
 from mailserver.assembly.answers import control_of
+from mailserver.assembly.auditing import Auditing
 from mailserver.assembly.deliveries import Deliveries
 from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
@@ -37,6 +38,7 @@ from mailserver.config import Settings
 from mailserver.config.settings import Store
 from mailserver.deliver.drop import FOLDER as DROP
 from mailserver.deliver.pickup import Pickup, PickupPlace
+from mailserver.deliver.terminal import TerminalAgent
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
@@ -59,8 +61,9 @@ from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
 from mailserver.store.quota import QuotaLimits
+from mailserver.terminals.registry import Terminals
 from mailserver.threads import Bridge, Workers
-from mailserver.values.account import Account
+from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
 from mailserver.values.expansion import language_of
 from mailserver.values.reply import Reply
@@ -188,11 +191,15 @@ class House:
         self.fetching = Fetching(settings, self.workers, reactor)
         self.entrance = self._make_entrance()
         self.tracing = Tracing(settings, place.number, self.entrance.rule_names)
+        self.auditing = Auditing(settings, self.directory.resolve, self.bridge, reactor)
         self.tls = self._certificate()
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
         self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
         self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)
         self.control = control_of(state, reactor, self.relay, settings.hostname, place.number)
+        wanted = settings.policy.terminals != "nobody"
+        self.terminals = Terminals(reactor, self.workers, self.directory.resolve, wanted)
+        self.control.stream("terminal", self.terminals.attach)
         self.runner = self._make_runner(self.spool)
         self.pickup = self._make_pickup() if place.number == 0 else None
         self.orphans: dict[SqliteSpool, Runner] = {}
@@ -243,6 +250,8 @@ class House:
         self.certificate_watch.start()
         self.outgoing.start()
         self.relay.start()
+        if self._place.number == 0:
+            self.auditing.start()
         for warning in self.tls.warnings(settings.hostname, datetime.datetime.now(datetime.UTC)):
             if settings.tls is not None:
                 log.warn("{warning}", warning=warning)
@@ -269,6 +278,7 @@ class House:
     def close(self) -> None:
         """Close what ``open`` opened, when nothing is under way any more."""
         self.certificate_watch.stop()
+        self.auditing.stop()
         self.entrance.close()
         self.fetching.close()
         self.workers.stop()
@@ -319,7 +329,9 @@ class House:
         return [*self.suppressing.rules, *room]
 
     def _maildrop(self, account: Account, locked: Callable[[], None]) -> IMaildrop:
-        return self.store.mailbox(account).maildrop(locked)
+        # A log-in that waits for the lock may wait for a conversion: then the account has another format.
+        now = self.directory.resolve(account.address)
+        return self.store.mailbox(now.account if isinstance(now, LocalUser) else account).maildrop(locked)
 
     def _language_of(self, sender: Address) -> str:
         return language_of(self.directory.resolve, sender) or self._settings.language
@@ -346,7 +358,7 @@ class House:
         schedule = RetrySchedule(relay.retry, relay.warn_after, relay.give_up_after)
         ways = Ways(
             directory=self.directory,
-            local=self.deliveries.local,
+            local=TerminalAgent(self.deliveries.local, self.terminals.show),
             remote=self.relay,
             retry=schedule,
             reporter=Reporter(self._settings.hostname, schedule.gives_up_at, language_of=self._language_of),
@@ -378,6 +390,7 @@ class House:
             accepted=self.runner.accepted,
             now=time.time,
             submission=self.submissions.submission,
+            terminals=self.terminals,
         )
         offer = Offer(
             hostname=settings.hostname,
@@ -390,6 +403,7 @@ class House:
             future_release=int(settings.limits.future_release),
             require_tls=True,  # relay/security.py keeps to it, or returns the message
             etrn=bool(settings.relay.etrn) and role == "smtp",
+            terminals=settings.policy.terminals,
             verify=settings.policy.vrfy,
             expand=settings.policy.expn,
         )

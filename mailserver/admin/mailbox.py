@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mailserver.admin.history import history
+from mailserver.admin.mailbox_move import account_of, convert, export, import_
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner
 from mailserver.admin.output import Output, json_option
-from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
 from mailserver.values.units import seconds_from
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @click.group(epilog="Example: mailserver mailbox undelete ada@example.test")
 def mailbox() -> None:
-    """Bring back deleted mail; see who fetched and deleted what."""
+    """Convert, export and import mail, bring back what was deleted, see who fetched and deleted what."""
 
 
-mailbox.add_command(history)
+for command in (history, convert, export, import_):
+    mailbox.add_command(command)
 
 
 @mailbox.command(epilog="Example: mailserver mailbox undelete ada@example.test --since 2h")
@@ -57,15 +58,6 @@ def undelete(operator: Operator, address: Address, since: str, as_json: bool) ->
     output.done(
         f"{count} messages are back in the mailbox of {address}", address=str(address), messages=count
     )
-
-
-def account_of(operator: Operator, address: Address) -> Account:
-    """Whose mailbox it is; a ``Refusal`` when nobody has it."""
-    with operator.directory() as directory:
-        found = directory.resolve(address)
-    if not isinstance(found, LocalUser):
-        raise Refusal(os.EX_NOUSER, f"there is no user {address}; see mailserver user list")
-    return found.account
 
 
 @contextmanager

@@ -1,15 +1,16 @@
-"""An mbox without some of its messages: written beside it, synced, then put in its place."""
+"""An mbox without some of its messages, or with more: written beside it, synced, then put in its place."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.store.locks import HeldMbox
-from mailserver.store.mbox_file import Region
+from mailserver.store.mbox_file import Region, separator
 from mailserver.store.octets import pieces_of
 from mailserver.store.paths import REWRITE
 
@@ -20,15 +21,25 @@ def rewrite_without(disk: Disk, held: HeldMbox, removed: Sequence[Region]) -> No
     Raises:
         OSError: the disk's own reason; the mbox is as it was, unless only the last sync failed.
     """
+    _replace(disk, held, _octets_of(held.fd, _kept(removed, held.size)))
+
+
+def rewrite_with(disk: Disk, held: HeldMbox, more: int) -> None:
+    """Put what the descriptor ``more`` holds, messages of an mbox, at the end of a locked mbox: all of
+    it or nothing, durably; ``OSError`` as above."""
+    octets = chain(_octets_of(held.fd, [(0, held.size)]), (separator(held.fd, held.size),), pieces_of(more))
+    _replace(disk, held, octets)
+
+
+def _replace(disk: Disk, held: HeldMbox, octets: Iterable[bytes]) -> None:
     beside = held.path + REWRITE
     with suppress(FileNotFoundError):
         disk.remove(beside)  # a crash has left it
     try:
         with disk.create(beside) as file:
             _keep_owner_and_mode(held.fd, file)
-            for start, end in _kept(removed, held.size):
-                for piece in pieces_of(held.fd, start, end):
-                    file.write(piece)
+            for piece in octets:
+                file.write(piece)
             file.sync()
         held.adopt(beside)
         disk.rename(beside, held.path)
@@ -39,6 +50,11 @@ def rewrite_without(disk: Disk, held: HeldMbox, removed: Sequence[Region]) -> No
         held.lock()
         raise
     disk.sync_folder(os.path.dirname(held.path))
+
+
+def _octets_of(fd: int, regions: Iterable[Region]) -> Iterator[bytes]:
+    for start, end in regions:
+        yield from pieces_of(fd, start, end)
 
 
 def _kept(removed: Sequence[Region], size: int) -> Iterator[Region]:

@@ -14,11 +14,12 @@ MAILDROP_LOCK = ".maildrop"
 TRASH = ".trash"
 KEPT_IDS = ".unique-ids"
 CONVERTING = ".converting"
+IMPORTED_IDS = ".imported-ids"
 
 _LONGEST = 180  # octets; with the longest suffix of ours it stays below the 255 of every file system
 _JOINERS = "‌‍"  # Persian and Indic spelling needs them
 # A local part with such an end would take the place of somebody's mbox or of its locks.
-_OURS = (MBOX, DOTLOCK, REWRITE, MAILDROP_LOCK, TRASH, KEPT_IDS, CONVERTING)
+_OURS = (MBOX, DOTLOCK, REWRITE, MAILDROP_LOCK, TRASH, KEPT_IDS, CONVERTING, IMPORTED_IDS)
 
 
 def segment(name: str) -> str:
