@@ -29,7 +29,7 @@ from mailserver.values.envelope import Entry, Recipient
 from mailserver.values.outcome import Outcome
 from mailserver.values.reply import Reply
 from mailserver.wire.client_commands import speakable
-from mailserver.wire.smtp_client import SessionEnded, Stage, TransactionDone
+from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
 BATCH = 100
 """Recipients in one transaction; every server takes as many (RFC 5321 §4.5.3.1.8)."""

@@ -14,7 +14,7 @@ from mailserver.relay.memory import HostMemory
 from mailserver.relay.protection import OPPORTUNISTIC, Level, Security
 from mailserver.relay.smtp import Manner, SMTPSession, Target, open_session
 from mailserver.relay.tls import ClientTLS
-from mailserver.wire.smtp_client import SessionEnded, Stage
+from mailserver.wire.client_events import SessionEnded, Stage
 
 HEAD_START = 0.25
 """Seconds that a connection is tried before the next address joins (RFC 8305 §5)."""

@@ -13,7 +13,7 @@ from mailserver.relay.routes import CredentialsUnreadable
 from mailserver.relay.smtp import Manner, SMTPSession
 from mailserver.values.address import NULL_SENDER, Address, address_from, domain_key
 from mailserver.values.envelope import Envelope, Recipient
-from mailserver.wire.smtp_client import SessionEnded
+from mailserver.wire.client_events import SessionEnded
 
 
 class Knowing:

@@ -10,7 +10,7 @@ from mailserver.values.envelope import Recipient
 from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed
 from mailserver.values.reply import Reply
 from mailserver.values.text import printable
-from mailserver.wire.smtp_client import SessionEnded, Stage
+from mailserver.wire.client_events import SessionEnded, Stage
 
 _OPENING = (Stage.GREETING, Stage.EHLO, Stage.HELO)
 

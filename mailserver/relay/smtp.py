@@ -26,17 +26,17 @@ from mailserver.values.envelope import Envelope, Recipient
 from mailserver.values.reply import Reply
 from mailserver.values.text import printable
 from mailserver.wire.client_commands import Extensions
-from mailserver.wire.dots import DotStuffer, dot_stuffed
-from mailserver.wire.smtp_client import (
+from mailserver.wire.client_events import (
     Event,
     Ready,
     SendContent,
     SessionEnded,
-    SMTPClientMachine,
     Stage,
     StartTLS,
     TransactionDone,
 )
+from mailserver.wire.dots import DotStuffer, dot_stuffed
+from mailserver.wire.smtp_client import SMTPClientMachine
 
 # RFC 5321 §4.5.3.2, in seconds; those that it does not name are ours.
 CONNECT_SECONDS = 30.0

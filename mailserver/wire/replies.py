@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mailserver.values.reply import Reply
 
@@ -12,6 +13,9 @@ REPLY_LINES = 256
 """Most lines of one reply; an EHLO reply of 60 is the longest seen in the wild."""
 REPLY_OCTETS = 32 * 1024
 """Most octets of one reply."""
+
+_REPEATED, _REPEATED_OCTETS = 256, 128
+"""How many replies of one line are remembered, and how long they may be."""
 
 _ENHANCED = re.compile(r"([245])\.\d{1,3}\.\d{1,3}(?= |$)")
 
@@ -55,6 +59,8 @@ class ReplyReader:
         while (end := self._buffer.find(b"\n", self._read)) >= 0:
             line = self._buffer[self._read : end + 1]
             self._read = end + 1
+            if not self._lines and line[3:4] == b" " and len(line) <= _REPEATED_OCTETS:
+                return _of_one_line(line)
             if reply := self._line(line):
                 return reply
         if len(self._buffer) - self._read > LINE_OCTETS:
@@ -67,20 +73,32 @@ class ReplyReader:
             raise MalformedReply("a reply line is too long")
         if self._octets > REPLY_OCTETS or len(self._lines) >= REPLY_LINES:
             raise MalformedReply("a reply is too long")
-        # A bare LF also ends a line here: what a server says to us goes no further than a log.
-        line = line.rstrip(b"\r\n")
-        code = line[:3]
-        if len(code) < 3 or not code.isdigit() or not b"200" <= code <= b"599":
-            raise MalformedReply("a reply does not begin with a code")
-        separator = line[3:4]
-        if separator not in (b"", b" ", b"-"):
-            raise MalformedReply("a reply's code is not followed by a space")
-        self._lines.append(_printable(line[4:]))
-        if separator == b"-":
+        code, text = _cut(line)
+        self._lines.append(text)
+        if line[3:4] == b"-":
             return None
         lines, self._lines, self._octets = self._lines, [], 0
         # The last line's code counts; RFC 5321 §4.2.1 asks that all be equal.
-        return _reply(int(code), lines)
+        return _reply(code, lines)
+
+
+def _cut(line: bytes) -> tuple[int, str]:
+    """The code and the text of one line."""
+    # A bare LF also ends a line here: what a server says to us goes no further than a log.
+    line = line.rstrip(b"\r\n")
+    code = line[:3]
+    if len(code) < 3 or not code.isdigit() or not b"200" <= code <= b"599":
+        raise MalformedReply("a reply does not begin with a code")
+    if line[3:4] not in (b"", b" ", b"-"):
+        raise MalformedReply("a reply's code is not followed by a space")
+    return int(code), _printable(line[4:])
+
+
+@lru_cache(maxsize=_REPEATED)
+def _of_one_line(line: bytes) -> Reply:
+    """Servers say the same to every MAIL, RCPT and DATA: what was read once need not be read again."""
+    code, text = _cut(line)
+    return _reply(code, [text])
 
 
 def _printable(text: bytes) -> str:

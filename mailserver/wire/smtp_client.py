@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.values.reply import Reply
@@ -16,82 +15,21 @@ from mailserver.wire.client_commands import (
     needs_smtputf8,
     rcpt_command,
 )
+from mailserver.wire.client_events import (
+    Event,
+    Ready,
+    SendContent,
+    SessionEnded,
+    Stage,
+    StartTLS,
+    TransactionDone,
+)
 from mailserver.wire.client_login import ClientLogin
 from mailserver.wire.replies import MalformedReply, ReplyReader
 from mailserver.wire.sasl import SaslError
 
 _DIALOGUE = 220
 """Replies that ``dialogue`` holds at most: a transaction with a hundred recipients, and the opening."""
-
-
-class Stage(Enum):
-    """What the next reply answers. The value is how a diagnostic names it."""
-
-    CONNECT = "a connection"
-    GREETING = "the greeting"
-    EHLO = "EHLO"
-    HELO = "HELO"
-    STARTTLS = "STARTTLS"
-    HANDSHAKE = "the TLS handshake"
-    AUTH = "AUTH"
-    MAIL = "MAIL FROM"
-    RCPT = "RCPT TO"
-    DATA = "DATA"
-    CONTENT = "the message content"
-    END = "the end of data"
-    RSET = "RSET"
-    QUIT = "QUIT"
-    IDLE = "nothing"
-
-
-# -- events --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StartTLS:
-    """Begin the handshake now, then call ``tls_started``. Nothing plain was held back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The session takes transactions; ``machine.extensions`` is final."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendContent:
-    """Somebody is to get the message: send it dot-stuffed with its final dot, or, when ``as_it_is``,
-    exactly as many octets as ``begin`` was told (BDAT, RFC 3030); then call ``content_sent``."""
-
-    as_it_is: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionDone:
-    """One reply for each recipient, in the order given; the session is ready for the next."""
-
-    replies: tuple[Reply, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """Nothing more can be done here; close the connection.
-
-    ``reply`` is what the server said, if it did; ``reason`` one line in our words; ``replies``
-    belong to the open transaction, ``None`` for each recipient whose fate is not known; ``status`` is for
-    the report, where we know a better one than the stage says.
-    """
-
-    stage: Stage
-    reason: str
-    reply: Reply | None = None
-    replies: tuple[Reply | None, ...] = ()
-    status: str = ""
-
-
-Event = StartTLS | Ready | SendContent | TransactionDone | SessionEnded
-
-
-# -- the machine ---------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -255,21 +193,24 @@ class SMTPClientMachine:
 
     def _reply(self, reply: Reply) -> None:
         self.replies_read += 1
+        stage = self.stage
         if len(self.dialogue) < _DIALOGUE:
-            self.dialogue.append((self.stage, reply))
+            self.dialogue.append((stage, reply))
+        code = reply.code
         if self._quitting:
             self._end("the session is over")
-        elif self._in_content:
+        elif stage is Stage.CONTENT:
             self._early(reply)
-        elif not self._expected:
+        elif stage is Stage.IDLE:
             self._end(f"the server spoke out of turn: {reply.text}", reply)
-        elif reply.code == 421:
+        elif code == 421:
             # "421 may be a reply to any command" (RFC 5321 §4.2.3): the server is about to close.
             self._end(f"the server closes the session: {reply.text}", reply)
-        elif 300 <= reply.code < 400 and self._expected[0] not in (Stage.DATA, Stage.AUTH):
-            self._end(f"the server answered {self.stage.value} with {reply.text}", reply)
+        elif 300 <= code < 400 and stage is not Stage.DATA and stage is not Stage.AUTH:
+            self._end(f"the server answered {stage.value} with {reply.text}", reply)
         else:
-            _ANSWERS[self._expected.popleft()](self, reply)
+            self._expected.popleft()
+            _ANSWERS[stage](self, reply)
 
     def _end(self, reason: str, reply: Reply | None = None, stage: Stage | None = None) -> None:
         transaction = self._transaction

@@ -16,6 +16,13 @@ from mailserver.values.address import Address
 from mailserver.values.reply import Reply, reply
 from mailserver.wire import grammar, proxy, sasl_mechanisms, smtp_parameters
 from mailserver.wire.client_commands import speakable
+from mailserver.wire.client_events import (
+    Ready,
+    SendContent,
+    SessionEnded,
+    StartTLS,
+    TransactionDone,
+)
 from mailserver.wire.dots import DotStuffer
 from mailserver.wire.mailboxes import UnreadableField, addresses_in
 from mailserver.wire.pop3_downgrade import downgraded
@@ -23,14 +30,7 @@ from mailserver.wire.sasl import Challenge, SaslError
 from mailserver.wire.sasl_scram import ScramVerifier
 from mailserver.wire.seven_bit import NotReencodable, in_seven_bits
 from mailserver.wire.smtp_chunks import BinaryScanner, Checked, TextScanner, chunk_from
-from mailserver.wire.smtp_client import (
-    Ready,
-    SendContent,
-    SessionEnded,
-    SMTPClientMachine,
-    StartTLS,
-    TransactionDone,
-)
+from mailserver.wire.smtp_client import SMTPClientMachine
 from mailserver.wire.smtp_data import ContentScanner
 from mailserver.wire.smtp_events import (
     AuthBegin,

@@ -13,7 +13,7 @@ from mailserver.relay.smtp import Manner, SMTPSession, Target, open_session
 from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Envelope, Recipient
-from mailserver.wire.smtp_client import SessionEnded, Stage, TransactionDone
+from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
 TARGET = Target("mx.b.test", "192.0.2.1", 25)
 TO = (Recipient(0, Address("x", "b.test"), Address("x", "b.test")),)

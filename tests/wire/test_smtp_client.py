@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.wire.client_commands import extensions_from, speakable
-from mailserver.wire.smtp_client import (
+from mailserver.wire.client_events import (
     Event,
     Ready,
     SendContent,
     SessionEnded,
-    SMTPClientMachine,
     Stage,
     StartTLS,
     TransactionDone,
 )
+from mailserver.wire.smtp_client import SMTPClientMachine
 
 EHLO_ALL = b"250-mx.b.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 DSN\r\n"
 EHLO_BARE = b"250 mx.b.test\r\n"
