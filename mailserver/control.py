@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -33,12 +33,28 @@ Question = Callable[[Mapping[str, Any]], Any]
 """The request's fields -> what can be JSON, or a Deferred of it. ``ValueError`` is the asker's mistake."""
 
 
+class Listener(Protocol):
+    """The server's end of a connection that has become a stream of objects both ways."""
+
+    def heard(self, message: Mapping[str, Any], /) -> None:
+        """The other side has sent an object."""
+
+    def gone(self) -> None:
+        """The connection is lost."""
+
+
+Stream = Callable[[Mapping[str, Any], Callable[[object], None]], Listener]
+"""The request's fields and a way to send objects -> who hears the other side; raises as ``Question`` does."""
+
+
 class ControlSession(LineOnlyReceiver):
     """One command's questions, answered in order."""
 
     delimiter = b"\n"
     MAX_LENGTH = REQUEST_OCTETS
     factory: ControlFactory
+
+    _listener: Listener | None = None
 
     def connectionMade(self) -> None:
         self._alarm = self.factory.clock.callLater(IDLE_SECONDS, self._hang_up)
@@ -50,16 +66,39 @@ class ControlSession(LineOnlyReceiver):
     def connectionLost(self, reason: Failure | None = None) -> None:
         if self._alarm.active():
             self._alarm.cancel()
+        if self._listener is not None:
+            self._listener.gone()
 
     def lineReceived(self, line: bytes) -> None:
+        if self._listener is not None:
+            self._hear(self._listener, line)
+            return
         self._alarm.reset(IDLE_SECONDS)
         answering = maybeDeferred(self._answer, line)
         answering.addErrback(self._failed)
         answering.addCallback(self._send)
 
+    def _hear(self, listener: Listener, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if isinstance(message, dict):
+            listener.heard(message)
+        else:
+            self._hang_up()
+
+    def _begin_stream(self, begin: Stream, request: Mapping[str, Any]) -> dict[str, Any]:
+        """From now on the connection may be silent as long as it likes."""
+        self._listener = begin(request, self._send)
+        self._alarm.cancel()
+        return {"answer": os.getpid()}
+
     def _answer(self, line: bytes) -> Deferred[Any]:
         try:
             request = json.loads(line)
+            if (stream := self.factory.streams.get(request["ask"])) is not None:
+                return maybeDeferred(self._begin_stream, stream, request)
             question = self.factory.questions[request["ask"]]
         except (ValueError, TypeError, KeyError):
             raise ValueError("this server does not know the question") from None
@@ -84,6 +123,7 @@ class ControlFactory(Factory):
     def __init__(self, clock: Any) -> None:
         self.clock = clock
         self.questions: dict[str, Question] = {"ping": lambda _: os.getpid()}
+        self.streams: dict[str, Stream] = {}
 
 
 class Control(Service):
@@ -100,6 +140,10 @@ class Control(Service):
     def answer(self, name: str, question: Question) -> None:
         """Answer ``name`` by calling ``question`` with the request."""
         self._factory.questions[name] = question
+
+    def stream(self, name: str, begin: Stream) -> None:
+        """Let ``name`` turn a connection into a stream; ``begin`` says who hears it."""
+        self._factory.streams[name] = begin
 
     def startService(self) -> None:
         """Without the socket mail goes on: a line in the log, and no more."""

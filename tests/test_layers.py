@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mailserver"
 
 FLOORS = {
     1: {"values", "words", "durable", "threads", "sockets", "promise", "channel_binding", "control_client"},
-    2: {"wire", "interfaces", "maillog", "config", "connections"},
+    2: {"wire", "interfaces", "maillog", "config", "connections", "control_streams"},
     3: {"accounts", "policy", "spool", "store", "trace"},
     4: {
         "receive",
@@ -24,6 +24,7 @@ FLOORS = {
         "proxies",
         "own_rules",
         "control",
+        "terminals",
     },
     5: {
         "tap",

@@ -30,6 +30,7 @@ GROUPS = (
     "sendmail",
     "suppression",
     "trace",
+    "terminal",
     "user",
 )
 """Each is a module here with a click command or group of the same name, imported when it is used."""

@@ -17,6 +17,7 @@ from mailserver.interfaces import IAuthenticator
 from mailserver.receive.address_book import CANNOT_VERIFY, AddressBook
 from mailserver.receive.authentication import CANCELLED, Exchange
 from mailserver.receive.requests import requests_of
+from mailserver.receive.terminal_mail import TerminalTransaction
 from mailserver.receive.transaction import TRY_LATER, Intake, Transaction
 from mailserver.values.account import Account
 from mailserver.values.address import NULL_SENDER
@@ -49,6 +50,7 @@ _RESET = reply(250, "2.0.0", "Ok")
 _NO_TLS = reply(454, "4.7.0", "TLS is not available now")
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered here")
 _NO_QUEUE = reply(459, "4.7.1", "The queue is not started from outside")
+_SHOWN_AT_ONCE = reply(501, "5.5.4", "SEND shows a message at once; HOLDFOR and HOLDUNTIL need MAIL")
 _NO_EXPANSION = reply(550, "5.7.1", "Lists are not expanded here")
 
 
@@ -152,7 +154,20 @@ class Session:
         requests = requests_of(event, self.facts, longest_hold, intake.now())
         if isinstance(requests, Reply):
             return requests
+        if event.verb != "MAIL":
+            return self._mail_to_terminals(event, requests)
         self._transaction = Transaction(intake, self.facts, event, requests)
+        return reply(250, "2.1.0", f"Sender <{printable(str(event.path))}> ok")
+
+    def _mail_to_terminals(self, event: MailFrom, requests: dict[str, Any]) -> Answer:
+        """SEND is shown and kept nowhere; SOML and SAML are spooled and say in the envelope what they are."""
+        if event.verb == "SEND":
+            if event.hold_for or event.hold_until:
+                return _SHOWN_AT_ONCE
+            self._transaction = TerminalTransaction(self._settings.intake, self.facts, event, requests)
+        else:
+            asked = {**requests, "terminal": event.verb}
+            self._transaction = Transaction(self._settings.intake, self.facts, event, asked)
         return reply(250, "2.1.0", f"Sender <{printable(str(event.path))}> ok")
 
     def _not_theirs(self, event: MailFrom, account: Account) -> Reply | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,12 +41,20 @@ class Decide(Protocol):
     def __call__(self, facts: RecipientFacts, /) -> Reply | Awaitable[Reply | None] | None: ...
 
 
+class Terminals(Protocol):
+    """``terminals.registry.Terminals``."""
+
+    def has(self, address: Address, /) -> bool: ...
+
+    def show(self, address: Address, sender: Address, content: Iterable[bytes], /) -> Deferred[bool]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Intake:
     """What every transaction needs, handed in by ``service.py``.
 
     ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed;
-    ``submission`` is what holds for those who have logged in.
+    ``submission`` is what holds for those who have logged in; ``terminals`` finds those of users.
     """
 
     hostname: str
@@ -57,6 +65,7 @@ class Intake:
     accepted: Callable[[Entry], None]
     now: Callable[[], float]
     submission: Submission | None = None
+    terminals: Terminals | None = None
 
 
 class Transaction:
@@ -134,7 +143,7 @@ class Transaction:
         intake, session = self._intake, self.facts.session
         try:
             recipients = final_recipients(intake.directory.resolve, self._asked)
-            writer = intake.spool.begin()
+            writer = self._new_writer()
         except OverflowError as error:
             maillog.fault("expanding recipients", error)
             return LEADS_NOWHERE
@@ -163,6 +172,11 @@ class Transaction:
             received(session, intake.hostname, queue_id(writer.id), now, mail.smtputf8, only, hidden)
         )
         return GO_ON
+
+    def _new_writer(self) -> ISpoolWriter:
+        """Where the message goes."""
+        writer: ISpoolWriter = self._intake.spool.begin()
+        return writer
 
     def write(self, chunk: bytes) -> Future[None] | None:
         """Keep a piece of content; a future asks the caller to wait for the disk."""

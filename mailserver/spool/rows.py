@@ -107,6 +107,7 @@ _OTHERS: dict[str, type] = {
     "auth": str,
     "bounce": str,
     "route": str,
+    "terminal": str,
 }
 """Fields of the envelope that are kept when they say something."""
 

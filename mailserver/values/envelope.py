@@ -94,6 +94,9 @@ class Envelope:
     ret: str = ""
     envid: str = ""
     release_at: float = 0.0
+    ``terminal`` is ``"SOML"`` or ``"SAML"`` where the message is for the recipients' terminals first, or too
+    (RFC 821 §3.4).
+
     hold: str = ""
     require_tls: bool = False
     tls_optional: bool = False
@@ -114,6 +117,7 @@ class Envelope:
 class Waiting:
     """A recipient that the spool still answers for.
 
+    terminal: str = ""
     ``attempts`` counts those already made, ``reason`` is the last one's outcome in words, and
     ``warned`` tells that the sender has had a report of the delay.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
@@ -28,7 +28,8 @@ from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.submission import Submission
 from mailserver.receive.transaction import Intake
-from mailserver.threads import Bridge
+from mailserver.terminals.registry import Terminals
+from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account, Alias
 from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
@@ -121,6 +122,7 @@ class SmtpTalk:
         self.directory.add_user(Address("юлія", "example.org"), stored("hunter2"))
         self.directory.add_alias(Address("sales", "example.test"), [ADA, Address("bob", "elsewhere.test")])
         self.directory.add_alias(Address("kyiv", "example.test"), [Address("юлія", "example.org")])
+        self.terminals = Terminals(self.clock, cast(Workers, AtOnce()), self.directory.resolve)
         self.factory = SMTPReceiverFactory(self._settings(settings))
         self._connect([])
 
@@ -146,6 +148,7 @@ class SmtpTalk:
                 etrn="extensions" in settings,
                 verify="everybody" if "open-book" in settings else "users",
                 expand="everybody" if "open-book" in settings else "users",
+                terminals="everybody" if "open-terminals" in settings else "users",
             ),
             intake=Intake(
                 hostname="mx.example.test",
@@ -161,6 +164,7 @@ class SmtpTalk:
                     hide_client="discreet" in settings,
                     delay=20.0 if "discreet" in settings else 0.0,
                 ),
+                terminals=self.terminals,
             ),
             clock=self.clock,
             tls=tls,
@@ -216,6 +220,25 @@ class SmtpTalk:
 
     def _wait(self, words: list[str]) -> None:
         self.clock.advance(float(words[0]))
+
+    def _attach(self, words: list[str]) -> None:
+        """``ada@example.test shows|silent``: a terminal that shows what comes, or does not answer."""
+        address, how = words
+        self.shown: list[str] = []
+
+        def take(message: object) -> None:
+            assert isinstance(message, dict)
+            self.shown += message["show"]
+            if how == "shows":
+                self.clock.callLater(0, self.terminal.heard, {"shown": message["number"]})
+
+        self.terminal = self.terminals.attach({"address": address}, take)
+
+    def _detach(self, words: list[str]) -> None:
+        self.terminal.gone()
+
+    def _shown(self, words: list[str]) -> None:
+        assert " ".join(words) in self.shown, f"the terminal shows {self.shown}"
 
     def _half_close(self, words: list[str]) -> None:
         self.session.readConnectionLost()

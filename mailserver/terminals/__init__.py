@@ -1,0 +1,1 @@
+"""Users' terminals, to which SEND, SOML and SAML write (RFC 821 §3.4)."""
