@@ -1,10 +1,11 @@
-"""The comparison with Postfix runs to its end and leaves nothing behind."""
+"""The comparisons run to their end and leave nothing behind."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,15 @@ def test_the_comparison_with_postfix_prints_a_ratio(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^ratio .*: \d+\.\d\d$", done.stdout, re.M), done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot starts as root only")
+def test_idle_connections_are_counted_beside_dovecot() -> None:
+    tool("dovecot", "dovecot-pop3d")
+    command = [sys.executable, "-m", "benchmarks.idle", "--kind", "POP3 in TLS", "--connections", "40"]
+    with tempfile.TemporaryDirectory(prefix="idle-") as folder:  # a path short enough for sockets
+        os.chmod(folder, 0o755)
+        done = run([*command, "--peer-connections", "10", "--folder", folder], cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(re.findall(r"^POP3 in TLS .* KiB each$", done.stdout, re.M)) == 2, done.stdout
+        assert os.listdir(folder) == []
