@@ -42,6 +42,7 @@ ON_FLOOR_5 = {
     ("worker", "service"),
     ("service", "assembly"),
     ("admin", "service"),
+    ("admin", "assembly"),
     ("admin", "tap"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

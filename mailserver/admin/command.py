@@ -23,6 +23,7 @@ GROUPS = (
     "alias",
     "config",
     "deliver",
+    "ledger",
     "mailbox",
     "queue",
     "recall",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ class Operator:
 
     def __init__(self, path: Path | None) -> None:
         self._named = path
+        self.who = _who()
 
     @cached_property
     def path(self) -> Path | None:
@@ -130,6 +132,16 @@ def ask_server(operator: Operator, name: str, **fields: Any) -> Any:
         raise Refusal(os.EX_UNAVAILABLE, f"the server does not answer ({error}); is it running?") from error
     except Refused as error:
         raise Refusal(os.EX_DATAERR, str(error)) from error
+
+
+def _who() -> str:
+    """Who runs the command, for the trace."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"uid {os.getuid()}"
+    behind = os.environ.get("SUDO_USER", "")
+    return f"{name} for {behind}" if behind and behind != name else name
 
 
 class AddressType(click.ParamType[Address]):

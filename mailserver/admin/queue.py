@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mailserver.admin.noting import note
 from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import (
     ADDRESS,
@@ -142,6 +143,7 @@ def release_(operator: Operator, ids: tuple[str, ...], sender: Address | None, a
         for number in numbers.values():
             inspection.retry_entry(number)
         accounts = _end_holds(operator, inspection, sender, entries.values())
+    note(operator, "released", numbers)
     output.done(_done(numbers, "released", accounts), released=list(numbers), accounts=accounts)
 
 
@@ -168,6 +170,7 @@ def remove(
         entries = [inspection.entry(number) for number in numbers.values()]
         removed = [id_ for id_, number in numbers.items() if inspection.remove(number)]
         accounts = _end_holds(operator, inspection, sender, entries)
+    note(operator, "removed", removed)
     if sender is not None:
         output.done(_done(removed, "removed", accounts), removed=removed, accounts=accounts)
         return

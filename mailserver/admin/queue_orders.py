@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mailserver.admin.noting import note
 from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import Operator, Refusal, confirm, yes_option
 from mailserver.admin.output import Output, json_option
@@ -131,6 +132,7 @@ def _do(
                 ids.append(queue_id(number))
     if not ids:
         raise Refusal(os.EX_NOUSER, "no such message waits; `mailserver queue list` shows those that do")
+    note(operator, done, ids)
     output.done(f"{len(ids)} message{'s' * (len(ids) != 1)} {done}", messages=ids)
 
 

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from mailserver.admin.noting import note
 from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
@@ -26,6 +27,7 @@ def recall(operator: Operator, id_: str, as_json: bool) -> None:
         entry = inspection.entry(number)
         if entry is None or not inspection.recall(number, time.time()):
             raise Refusal(os.EX_NOUSER, f"{queue_id(number)} does not wait any more; it cannot be taken back")
+    note(operator, "removed", [entry.queue_id], "taken back")
     output.done(
         f"{entry.queue_id} from <{entry.envelope.reverse_path}> taken back; nobody gets it",
         id=entry.queue_id,

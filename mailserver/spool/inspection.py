@@ -122,6 +122,14 @@ class QueueInspection:
                 return found
         return None
 
+    def waiting_numbers(self, number: int) -> set[int]:
+        """The numbers of one message's recipients that still wait; none when it is not there."""
+        found: set[int] = set()
+        for spool in self._spools:
+            with _told(spool.path):
+                found.update(spool.numbers("SELECT number FROM recipient WHERE entry = ?", [number]))
+        return found
+
     def attempts(self, number: int) -> list[dict[str, Any]]:
         """What was tried for one message and is still remembered, the oldest first: fields as
         ``values.attempt.Attempt.fields`` gives them, and the recipients' numbers."""
