@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailserver.admin.history import history
+from mailserver.admin.mailbox_check import repair, verify
 from mailserver.admin.mailbox_move import account_of, convert, export, import_
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner
 from mailserver.admin.output import Output, json_option
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 @click.group(epilog="Example: mailserver mailbox undelete ada@example.test")
 def mailbox() -> None:
-    """Convert, export and import mail, bring back what was deleted, see who fetched and deleted what."""
+    """Convert, export, import, verify and repair mailboxes; bring back deleted mail; see who fetched what."""
 
 
-for command in (history, convert, export, import_):
+for command in (history, convert, export, import_, verify, repair):
     mailbox.add_command(command)
 
 

@@ -10,9 +10,10 @@ from itertools import chain
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.store.locks import HeldMbox
-from mailserver.store.mbox_file import Region, separator
+from mailserver.store.mbox_file import Region, from_line, separator
 from mailserver.store.octets import pieces_of
 from mailserver.store.paths import REWRITE
+from mailserver.values.address import NULL_SENDER
 
 
 def rewrite_without(disk: Disk, held: HeldMbox, removed: Sequence[Region]) -> None:
@@ -29,6 +30,13 @@ def rewrite_with(disk: Disk, held: HeldMbox, more: int) -> None:
     it or nothing, durably; ``OSError`` as above."""
     octets = chain(_octets_of(held.fd, [(0, held.size)]), (separator(held.fd, held.size),), pieces_of(more))
     _replace(disk, held, octets)
+
+
+def rewrite_with_beginning(disk: Disk, held: HeldMbox) -> None:
+    """Put a From_ line before a locked mbox that has none, so that its first text becomes a message;
+    ``OSError`` as above."""
+    line = from_line(NULL_SENDER, os.fstat(held.fd).st_mtime)
+    _replace(disk, held, chain((line,), _octets_of(held.fd, [(0, held.size)])))
 
 
 def _replace(disk: Disk, held: HeldMbox, octets: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""``mailserver mailbox convert``, ``export`` and ``import``: what they print, and how they end."""
+"""``mailserver mailbox``: what its commands print, and how they end."""
 
 from __future__ import annotations
 
@@ -84,6 +84,31 @@ def test_export_and_import(run: Run, tmp_path: Path) -> None:
         assert again.stdout == "0 messages came to bob@example.test, 1 had come before; ids from X-UIDL\n"
 
 
+def test_verify_and_repair(run: Run, tmp_path: Path) -> None:
+    with store_at(tmp_path / "maildirs", "maildir") as store:
+        deliver(store.mailbox(ADA), delivery_of(1))
+    good = run("mailbox", "verify", "--all")
+    assert (good.exit_code, good.stdout) == (0, "")
+    assert good.stderr == "nothing is wrong with one mailbox\n"
+    (tmp_path / "maildirs" / "example.test" / "ada" / "cur").chmod(0o755)
+    bad = run("mailbox", "verify", "ada@example.test", "--json")
+    assert bad.exit_code == os.EX_DATAERR
+    expected = {
+        "address": "ada@example.test",
+        "kind": "permissions",
+        "where": "ada/cur",
+        "what": "its mode is 0755, expected 0700",
+        "mendable": True,
+    }
+    assert json.loads(bad.stdout) == [expected]
+    done = run("mailbox", "repair", "ada@example.test", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [{**expected, "mended": True, "why": ""}])
+    assert run("mailbox", "verify", "ada@example.test").exit_code == 0
+    (tmp_path / "maildirs" / "example.test" / "ada" / "new" / "link").symlink_to("/etc/passwd")
+    assert run("mailbox", "repair", "--all").exit_code == os.EX_DATAERR
+    assert run("mailbox", "verify").exit_code == os.EX_USAGE
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -105,7 +130,7 @@ def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: tuple[str, ...],
     assert len(refused.stderr.splitlines()) == 1 or code == os.EX_USAGE
 
 
-@pytest.mark.parametrize("command", ["convert", "export", "import"])
+@pytest.mark.parametrize("command", ["convert", "export", "import", "verify", "repair"])
 def test_help_has_an_example(run: Run, command: str) -> None:
     assert (
         f"Example: mailserver mailbox {command} ada@example.test" in run("mailbox", command, "--help").stdout
