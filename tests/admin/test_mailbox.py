@@ -132,6 +132,4 @@ def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: tuple[str, ...],
 
 @pytest.mark.parametrize("command", ["convert", "export", "import", "verify", "repair"])
 def test_help_has_an_example(run: Run, command: str) -> None:
-    assert (
-        f"Example: mailserver mailbox {command} ada@example.test" in run("mailbox", command, "--help").stdout
-    )
+    assert f"Example: mailserver mailbox {command} " in run("mailbox", command, "--help").stdout
