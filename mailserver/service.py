@@ -15,14 +15,16 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver import maillog
-from mailserver.accounts.directory import DirectoryUnavailable, SqliteDirectory
+from mailserver.accounts.errors import DirectoryUnavailable
 from mailserver.assembly.access import Access
+from mailserver.assembly.addresses import Addresses
 from mailserver.assembly.answers import control_of
 from mailserver.assembly.auditing import Auditing
 from mailserver.assembly.deliveries import Deliveries
 from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
 from mailserver.assembly.outgoing import Outgoing
+from mailserver.assembly.own_objects import ObjectUnusable
 from mailserver.assembly.submissions import Submissions
 from mailserver.assembly.suppressing import Suppressing
 from mailserver.assembly.tracing import Tracing
@@ -170,7 +172,8 @@ class House:
         self.bridge = Bridge(reactor)
         self.workers = Workers(self.bridge, "blocking", BLOCKING_THREADS)
         self.password_workers = Workers(self.bridge, "passwords", PASSWORD_THREADS)
-        self.directory = SqliteDirectory(state / "accounts.sqlite", settings.domains)
+        self.addresses = self._make_addresses()
+        self.directory = self.addresses.directory
         self.store = MailStore(
             settings.store.path,
             settings.store.format,
@@ -196,11 +199,14 @@ class House:
         self.certificate_watch = CertificateWatch(self.tls, self.workers, reactor)
         self.outgoing = Outgoing(settings, reactor, self.disk, self.workers, place.number)
         self.relay: RelayAgent = self.outgoing.make_relay(routes, listening)
-        self.control = control_of(state, reactor, self.relay, settings.hostname, place.number)
+        self.control = control_of(
+            state, reactor, self.relay, settings.hostname, place.number, self.outgoing.memory
+        )
         wanted = settings.policy.terminals != "nobody"
         self.terminals = Terminals(reactor, self.workers, self.directory.resolve, wanted)
         self.control.stream("terminal", self.terminals.attach)
         self.runner = self._make_runner(self.spool)
+        self.addresses.connect(self.deliveries, self.spool, self.bridge, self.workers, self.runner.accepted)
         self.pickup = self._make_pickup() if place.number == 0 else None
         self.orphans: dict[SqliteSpool, Runner] = {}
         self.queue_start = QueueStart(self.spool, self.bridge, settings.relay.etrn, time.monotonic)
@@ -221,7 +227,7 @@ class House:
                 names = [settings.hostname, *settings.domains]
                 ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
             self.tls.load()
-            self.directory.open()
+            self.addresses.open()
             self.access.open()
             self.entrance.open()
             self.store.start()
@@ -243,6 +249,8 @@ class House:
                 "the server's user must be able to write there"
             ) from error
         self.workers.start()
+        if self._place.number == 0:
+            self.addresses.start(self.workers, self._reactor)
         self.fetching.open()
         if self.pickup is not None:
             self.pickup.start()
@@ -290,7 +298,7 @@ class House:
             spool.stop()
         self.store.stop()
         self.tracing.close()
-        self.directory.close()
+        self.addresses.close()
         self.disk.close()
 
     # -- the rooms -------------------------------------------------------------------------
@@ -303,6 +311,12 @@ class House:
             own.key if own else folder / "key.pem",
             own.also if own else (),
         )
+
+    def _make_addresses(self) -> Addresses:
+        try:
+            return Addresses(self._settings)
+        except ObjectUnusable as error:
+            raise StartFailed(str(error)) from error
 
     def _make_access(self) -> Access:
         try:
@@ -326,7 +340,7 @@ class House:
     def _rules(self) -> list[Callable[[RecipientFacts], Reply | None]]:
         quota = quota_of(self._settings.store)
         room = [recipient_has_room(self.store.over_quota, quota.refuse)] if quota else []
-        return [*self.suppressing.rules, *room]
+        return [*self.addresses.rules, *self.suppressing.rules, *room]
 
     def _maildrop(self, account: Account, locked: Callable[[], None]) -> IMaildrop:
         # A log-in that waits for the lock may wait for a conversion: then the account has another format.
@@ -358,8 +372,10 @@ class House:
         schedule = RetrySchedule(relay.retry, relay.warn_after, relay.give_up_after)
         ways = Ways(
             directory=self.directory,
-            local=TerminalAgent(self.deliveries.local, self.terminals.show),
-            remote=self.relay,
+            local=self.addresses.local(
+                TerminalAgent(self.deliveries.local, self.terminals.show), self.workers
+            ),
+            remote=self.addresses.remote(self.relay, self.workers),
             retry=schedule,
             reporter=Reporter(self._settings.hostname, schedule.gives_up_at, language_of=self._language_of),
             warn_due=schedule.warn_due,

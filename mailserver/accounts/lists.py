@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mailserver.accounts.aliases import Aliases
 from mailserver.accounts.errors import AlreadyExists, DirectoryError, NotFound
 from mailserver.accounts.names import local_key
-from mailserver.values.account import LocalUser, MailingList, NoSuchUser
+from mailserver.values.account import LocalUser, MailingList, NoSuchUser, list_of
 from mailserver.values.address import Address, address_from, domain_key
 
 POSTERS = ("members", "owners", "anybody")
@@ -170,13 +170,13 @@ class Lists(Aliases):
         members = self._rows(
             "SELECT local, domain FROM member WHERE list = ? ORDER BY domain_key, local_key", number
         )
-        return MailingList(
+        return list_of(
             Address(str(local), str(domain)),
             tuple(Address(*member) for member in members),
-            tuple(address_from(owner) for owner in json.loads(str(owners))),
-            str(posters),
-            str(title),
-            bool(is_open),
+            owners=tuple(address_from(owner) for owner in json.loads(str(owners))),
+            posters=str(posters),
+            title=str(title),
+            open=bool(is_open),
         )
 
     def _check_exists(self, address: Address) -> None:

@@ -115,7 +115,7 @@ class Resolver:
                 owner = "" if role == "bounces" else self._names.owner_of(name, domain)
                 if owner:
                     return Alias(address, (address_from(owner),))
-            elif role == "owner":
+            elif role == "owner" or (role == "bounces" and "+" not in key):
                 return Alias(address, mailing_list.owners)
             else:
                 return LocalUser(Account(address, deliver=f":{role}:{mailing_list.address}"))

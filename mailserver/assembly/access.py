@@ -6,11 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from mailserver.accounts import passwords
-from mailserver.accounts.directory import SqliteDirectory
+from mailserver.accounts import passwords, schemes
 from mailserver.accounts.login_key import FILE_NAME, LoginKey
 from mailserver.config import Settings
-from mailserver.interfaces import IMaildrop, IMaildropOwner, ISubmitter
+from mailserver.interfaces import IDirectory, IMaildrop, IMaildropOwner, ISubmitter
 from mailserver.login import Authenticator, LoginPenalty, Verifiers, load_checker, make_portal
 from mailserver.threads import Workers
 from mailserver.values.account import Account
@@ -29,7 +28,7 @@ class Access:
     def __init__(
         self,
         settings: Settings,
-        directory: SqliteDirectory,
+        directory: IDirectory,
         workers: Workers,
         openers: Workers,
         maildrop_of: Callable[[Account, Callable[[], None]], IMaildrop],
@@ -44,7 +43,7 @@ class Access:
             directory,
             workers,
             maildrop_of,
-            verify=passwords.verify_password,
+            verify=schemes.verify_password,
             dummy_hash=passwords.DUMMY_HASH,
             clock=clock,
             verifiers=verifiers,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mailserver.values.content import Content
+from mailserver.values.content import Content, MemoryContent
 
 HEAD_OCTETS = 256 * 1024
 """How much of a message is searched for the end of its header."""
@@ -55,14 +55,29 @@ def head_of(content: Content) -> bytes:
 
 def without_return_path(content: Content, head: bytes) -> Content:
     """The content without Return-Path fields: final delivery leaves one, its own (RFC 5321 §4.4)."""
+    return _without(content, head, _fields(head, _RETURN_PATH))
+
+
+def without_fields(content: Content, head: bytes, names: Iterable[str]) -> Content:
+    """The content without any field of these names, in lower case."""
+    found = [where for name in names for where in _fields(head, f"\n{name}:".encode())]
+    return _without(content, head, sorted(found))
+
+
+def with_other_head(content: Content, replaced: int, head: bytes) -> Content:
+    """The content with ``head`` in the place of its first ``replaced`` octets."""
+    if isinstance(content, MemoryContent):
+        return MemoryContent(head + content.octets[replaced:])
+    return TrimmedContent(content, replaced, head)
+
+
+def _without(content: Content, head: bytes, fields: Iterable[tuple[int, int]]) -> Content:
     kept: list[bytes] = []
     done = 0
-    for start, end in _fields(head, _RETURN_PATH):
+    for start, end in fields:
         kept.append(head[done:start])
         done = end
-    if not done:
-        return content
-    return TrimmedContent(content, done, b"".join(kept))
+    return with_other_head(content, done, b"".join(kept)) if done else content
 
 
 def delivered_to(head: bytes) -> set[bytes]:

@@ -18,7 +18,7 @@ from mailserver.dispatch.lanes import UNKNOWN, Lane, Lanes
 from mailserver.dispatch.settlement import Ways, must_return, settle, too_late
 from mailserver.interfaces import IDeliveryAgent, ISpool, Notice
 from mailserver.threads import Bridge
-from mailserver.values.account import Alias, Elsewhere, LocalUser
+from mailserver.values.account import Alias, Elsewhere, LocalUser, MailingList
 from mailserver.values.envelope import Entry, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
 from mailserver.values.outcome import Delayed, Expanded, Failed, Outcome
@@ -175,13 +175,14 @@ class Runner(Service):
         """The attempts on one entry: local and remote recipients do not wait for each other."""
         ways = self._sort(entry)
         parts = []
-        for is_remote, waiting in ((False, ways.local), (True, ways.remote)):
+        for is_remote, waiting, route in ((False, ways.local, ""), *_by_route(ways.remote)):
             if not waiting:
                 continue
             lane = self._lanes.lane(entry, is_remote)
             if lane.has_room:
                 agent = self._lanes.agent(is_remote)
-                parts.append(self._attempt(lane, agent, entry, [one.recipient for one in waiting]))
+                sent = replace(entry, envelope=replace(entry.envelope, route=route)) if route else entry
+                parts.append(self._attempt(lane, agent, sent, [one.recipient for one in waiting]))
             else:
                 self._turned_away = True
                 self._give_back(entry, waiting, lane.number)
@@ -205,8 +206,8 @@ class Runner(Service):
         if recipient.is_expanded:
             ways.settled.append(_expanded(recipient))
             return
-        if entry.envelope.bounce:
-            ways.settled.append(_returned(recipient, entry.envelope.bounce))
+        if ordered := waiting.bounce or entry.envelope.bounce:
+            ways.settled.append(_returned(recipient, ordered))
             return
         if must_return(entry.envelope, self._now()):
             ways.settled.append(too_late(recipient, waiting.reason))
@@ -216,7 +217,7 @@ class Runner(Service):
             ways.local.append(waiting)
         elif isinstance(answer, Elsewhere):
             ways.remote.append(waiting)
-        elif isinstance(answer, Alias):
+        elif isinstance(answer, Alias | MailingList):
             ways.notices.append(self._forward(entry, recipient))
             ways.settled.append(_expanded(recipient))
         else:
@@ -291,6 +292,16 @@ class Runner(Service):
         again: Deferred[None] = Deferred()
         self._clock.callLater(RECORD_AGAIN_SECONDS, again.callback, None)
         return again.addCallback(lambda _: self._keep(entry, outcomes, notices))
+
+
+def _by_route(remote: list[Waiting]) -> list[tuple[bool, list[Waiting], str]]:
+    """Remote recipients by the route that an operator ordered for them, ``""`` for none: nearly always."""
+    if not any(one.route for one in remote):
+        return [(True, remote, "")]
+    routes: dict[str, list[Waiting]] = {}
+    for one in remote:
+        routes.setdefault(one.route, []).append(one)
+    return [(True, waiting, route) for route, waiting in routes.items()]
 
 
 def _still_waiting() -> Deferred[bool]:

@@ -242,8 +242,11 @@ class Transaction:
         if header.hops > MOST_HOPS:
             return TOO_MANY_HOPS
         # A loop is refused here: a bounce later would go to whomever a stranger named as the sender.
+        # Lists and forwards leave their own address behind, which is the recipient's ``original``.
         if header.delivered_to and any(
-            str(one.address).lower().encode() in header.delivered_to for one in envelope.recipients
+            str(address).lower().encode() in header.delivered_to
+            for one in envelope.recipients
+            for address in (one.address, one.original)
         ):
             return LOOPS
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mailserver.values.address import Address
 
@@ -83,6 +84,14 @@ class MailingList:
     posters: str = "members"
     title: str = ""
     open: bool = False
+    member_keys: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False, compare=False)
+
+    def has_member(self, address: Address) -> bool:
+        """Whether the address is a member's, in any case of its letters."""
+        return _folded(address) in (self.member_keys or frozenset(map(_folded, self.members)))
+
+    def has_owner(self, address: Address) -> bool:
+        return _folded(address) in map(_folded, self.owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,16 @@ class Elsewhere:
     """The domain is not ours."""
 
     address: Address
+
+
+def _folded(address: Address) -> tuple[str, str]:
+    local, domain = address.key
+    return local.casefold(), domain
+
+
+def list_of(address: Address, members: tuple[Address, ...], **others: Any) -> MailingList:
+    """A list, with its members ready to be asked about."""
+    return MailingList(address, members, member_keys=frozenset(map(_folded, members)), **others)
 
 
 Resolution = LocalUser | Alias | MailingList | NoSuchUser | Elsewhere

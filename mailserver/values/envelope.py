@@ -11,6 +11,9 @@ from mailserver.values.content import Content
 EXPANDED = "EXPANDED"
 """See ``Recipient``; no client can say it."""
 
+LISTED = "LISTED"
+"""See ``Recipient``; no client can say it, and no server is told."""
+
 _DIGITS = "0123456789bcdfghjklmnpqrstvwxyz"
 _LONGEST = 13  # digits of 2**63
 
@@ -53,6 +56,9 @@ class Recipient:
 
     ``EXPANDED`` in it is a word of our own: the recipient is an alias whose members are recipients
     of their own, so nothing is sent to it, but its sender is told of the expansion.
+
+    ``LISTED``, too: the recipient is a member of the mailing list ``original``, gets its copy from the
+    list, and nobody but the list hears that it failed.
     """
 
     number: int
@@ -65,6 +71,11 @@ class Recipient:
     def is_expanded(self) -> bool:
         """Whether only the report of its expansion is still owed."""
         return EXPANDED in self.notify
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it is a mailing list's copy."""
+        return LISTED in self.notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,9 @@ class Envelope:
     return, ``"N"`` notify, each with a ``T`` for trace (RFC 2852 §4).  ``priority`` is -9 to 9 (RFC
     6710); ``auth`` is who submitted the message, ``"<>"``: not known (RFC 4954 §5).
 
+    ``terminal`` is ``"SOML"`` or ``"SAML"`` where the message is for the recipients' terminals first, or too
+    (RFC 821 §3.4).
+
     ``bounce`` and ``route`` are an operator's orders: return it to its sender, for this reason; send it
     by this next hop (a URL as in ``[relay.routes]``).
     """
@@ -94,9 +108,6 @@ class Envelope:
     ret: str = ""
     envid: str = ""
     release_at: float = 0.0
-    ``terminal`` is ``"SOML"`` or ``"SAML"`` where the message is for the recipients' terminals first, or too
-    (RFC 821 §3.4).
-
     hold: str = ""
     require_tls: bool = False
     tls_optional: bool = False
@@ -106,6 +117,7 @@ class Envelope:
     auth: str = ""
     bounce: str = ""
     route: str = ""
+    terminal: str = ""
 
     @property
     def is_kept_back(self) -> bool:
@@ -117,15 +129,18 @@ class Envelope:
 class Waiting:
     """A recipient that the spool still answers for.
 
-    terminal: str = ""
     ``attempts`` counts those already made, ``reason`` is the last one's outcome in words, and
-    ``warned`` tells that the sender has had a report of the delay.
+    ``warned`` tells that the sender has had a report of the delay.  ``hold``, ``bounce`` and ``route`` are
+    an operator's orders for this recipient alone, as in ``Envelope``.
     """
 
     recipient: Recipient
     attempts: int = 0
     reason: str = ""
     warned: bool = False
+    hold: str = ""
+    bounce: str = ""
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from mailserver.values.account import Alias, LocalUser, Resolution
+from mailserver.values.account import Alias, LocalUser, MailingList, Resolution
 from mailserver.values.address import Address
-from mailserver.values.envelope import EXPANDED, Recipient
+from mailserver.values.envelope import EXPANDED, LISTED, Recipient
 
 MOST_RECIPIENTS = 100_000
 """What one message may expand to; a table of aliases that goes beyond it is a mistake."""
 
 
 _MEMBERS = 20
+_LISTED = frozenset({LISTED})
 
 
 def language_of(resolve: Callable[[Address], Resolution], address: Address) -> str:
@@ -44,11 +45,23 @@ def final_addresses(
     Raises:
         OverflowError: there are more than ``MOST_RECIPIENTS``.
     """
-    final: dict[tuple[str, str], Address] = {}
+    return {key: one.address for key, one in _ends(resolve, address).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """``through``: the mailing list that leads there, the last one on the way."""
+
+    address: Address
+    through: Address | None
+
+
+def _ends(resolve: Callable[[Address], Resolution], address: Address) -> dict[tuple[str, str], _End]:
+    final: dict[tuple[str, str], _End] = {}
     seen: set[tuple[str, str]] = set()
-    stack = [address]
+    stack: list[tuple[Address, Address | None]] = [(address, None)]
     while stack:
-        current = stack.pop()
+        current, through = stack.pop()
         if current.key in seen:
             continue
         seen.add(current.key)
@@ -56,10 +69,12 @@ def final_addresses(
             raise OverflowError(f"{address} expands to more than {MOST_RECIPIENTS} addresses")
         answer = resolve(current)
         if isinstance(answer, Alias):
-            stack.extend(reversed(answer.targets))
+            stack.extend((target, through) for target in reversed(answer.targets))
+        elif isinstance(answer, MailingList):
+            stack.extend((member, answer.address) for member in reversed(answer.members))
         else:
             mailbox = answer.account.address if isinstance(answer, LocalUser) else current
-            final.setdefault(mailbox.key, current)
+            final.setdefault(mailbox.key, _End(current, through))
     return final
 
 
@@ -71,17 +86,22 @@ def final_recipients(
     ``asked`` holds what RCPT said: forward-path, ORCPT, NOTIFY.  When several stand behind an
     address and its sender wants to hear of success, the expansion is that success: the address is
     one more recipient, ``is_expanded``, and its members report failures only (RFC 3461 §5.2.7.3).
+    Members of a mailing list are ``is_listed``: what becomes of them is the list's business.
     """
     found: dict[tuple[str, str], Recipient] = {}
     expanded: list[Recipient] = []
     for original, orcpt, notify in asked:
-        addresses = final_addresses(resolve, original)
-        if len(addresses) > 1 and "SUCCESS" in notify:
+        ends = _ends(resolve, original)
+        if len(ends) > 1 and "SUCCESS" in notify:
             expanded.append(Recipient(0, original, original, orcpt, frozenset({EXPANDED, "SUCCESS"})))
             notify = notify - {"SUCCESS"} or frozenset({"NEVER"})
-        for key, address in addresses.items():
-            if key not in found:
-                found[key] = Recipient(len(found), address, original, orcpt, notify)
+        for key, end in ends.items():
+            if key in found:
+                continue
+            if end.through is None:
+                found[key] = Recipient(len(found), end.address, original, orcpt, notify)
+            else:
+                found[key] = Recipient(len(found), end.address, end.through, "", _LISTED)
     if not expanded:
         return tuple(found.values())
     return (*found.values(), *(replace(one, number=len(found) + n) for n, one in enumerate(expanded)))

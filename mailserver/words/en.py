@@ -81,4 +81,7 @@ now, and tell your administrator.
     "hold.release": "sends it, and ends the hold",
     "hold.remove": "drops it, and ends the hold",
     "hold.password": "locks out whoever knew the old one",
+    "away.subject": "I am away",
+    "away": "{address} is away and cannot read your message now. It has been kept.",
+    "away.until": "{address} is away and will read your message after {end}. It has been kept.",
 }

@@ -76,4 +76,7 @@ yöneticinize haber verin.
     "hold.release": "gönderir ve bekletmeyi bitirir",
     "hold.remove": "siler ve bekletmeyi bitirir",
     "hold.password": "eski parolayı bilenleri dışarıda bırakır",
+    "away.subject": "Şu anda uzaktayım",
+    "away": "{address} şu anda uzakta, iletinizi okuyamıyor. İletiniz saklandı.",
+    "away.until": "{address} şu anda uzakta; iletinizi şu zamandan sonra okuyacak: {end}. İletiniz saklandı.",
 }
