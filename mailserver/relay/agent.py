@@ -20,7 +20,8 @@ from mailserver.relay.memory import HostMemory
 from mailserver.relay.next_hops import Demands, Hop, NextHops
 from mailserver.relay.outcomes import cut_off, delayed_here, failed_here, from_reply, nowhere_left
 from mailserver.relay.routes import CredentialsUnreadable, RouteTable
-from mailserver.relay.smtp import Manner, SMTPSession, Target
+from mailserver.relay.sessions import Manner, Target
+from mailserver.relay.smtp import SMTPSession
 from mailserver.relay.tls import ClientTLS
 from mailserver.values.address import domain_key
 from mailserver.values.attempt import Attempt, Facts

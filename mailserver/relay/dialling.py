@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IDelayedCall
 from mailserver.interfaces import Exchange
 from mailserver.relay.memory import HostMemory
 from mailserver.relay.protection import OPPORTUNISTIC, Level, Security
-from mailserver.relay.smtp import Manner, SMTPSession, Target, open_session
+from mailserver.relay.sessions import Manner, Target
+from mailserver.relay.smtp import SMTPSession, open_session
 from mailserver.relay.tls import ClientTLS
 from mailserver.wire.client_events import SessionEnded, Stage
 

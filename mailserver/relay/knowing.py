@@ -10,7 +10,8 @@ from mailserver.relay.agent import RelayAgent
 from mailserver.relay.dialling import Candidate, in_order
 from mailserver.relay.next_hops import Hop
 from mailserver.relay.routes import CredentialsUnreadable
-from mailserver.relay.smtp import Manner, SMTPSession
+from mailserver.relay.sessions import Manner
+from mailserver.relay.smtp import SMTPSession
 from mailserver.values.address import NULL_SENDER, Address, address_from, domain_key
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.wire.client_events import SessionEnded
@@ -111,7 +112,7 @@ class Knowing:
             result = await session.send(envelope, envelope.recipients, None)
             ended = result if isinstance(result, SessionEnded) else None
         attempt = session.attempt(0.0)
-        ok = bool(attempt.connected) and attempt.steps != ()
+        ok = bool(attempt.connected) and len(attempt.steps) > 0
         stages.append(_stage("connect", str(session.target), attempt.connected, ok=ok or ended is None))
         if attempt.tls:
             verified = f"verified by {attempt.verified}" if attempt.verified else "not verified"

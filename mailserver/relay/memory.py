@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.relay.smtp import Target
+from mailserver.relay.sessions import Target
 
 SLOW_SECONDS = 5.0
 """A failure that took this long is worth remembering; one that came at once costs nothing to repeat."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailserver.relay.smtp import Target
+from mailserver.relay.sessions import Target
 from mailserver.values.attempt import Facts
 from mailserver.values.envelope import Recipient
 from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed

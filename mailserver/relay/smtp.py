@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPullProducer
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import maillog
+from mailserver.relay.deadline import Deadline
 from mailserver.relay.protection import OPPORTUNISTIC, Level, Protection, Security
+from mailserver.relay.sending import WHOLE_OCTETS, ContentProducer
+from mailserver.relay.sessions import (
+    CONNECT_SECONDS,
+    LIMITS,
+    QUIT_SECONDS,
+    TRANSACTION_SECONDS,
+    Manner,
+    Target,
+)
 from mailserver.relay.tls import ClientTLS, Handshake
 from mailserver.sockets import direct_writer
-from mailserver.values.attempt import Attempt, Step
+from mailserver.values.attempt import Attempt, Dialogue
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.values.reply import Reply
@@ -37,65 +47,6 @@ from mailserver.wire.client_events import (
 )
 from mailserver.wire.dots import DotStuffer, dot_stuffed
 from mailserver.wire.smtp_client import SMTPClientMachine
-
-# RFC 5321 §4.5.3.2, in seconds; those that it does not name are ours.
-CONNECT_SECONDS = 30.0
-GREETING_SECONDS = 300.0
-EHLO_SECONDS = 300.0
-STARTTLS_SECONDS = 120.0
-HANDSHAKE_SECONDS = 60.0
-AUTH_SECONDS = 180.0
-MAIL_SECONDS = 300.0
-RCPT_SECONDS = 300.0
-DATA_SECONDS = 120.0
-BLOCK_SECONDS = 180.0
-END_SECONDS = 600.0
-QUIT_SECONDS = 5.0
-TRANSACTION_SECONDS = 3600.0
-"""One transaction may not stretch the limits above, recipient after recipient, beyond this."""
-
-LIMITS = {
-    Stage.GREETING: GREETING_SECONDS,
-    Stage.EHLO: EHLO_SECONDS,
-    Stage.HELO: EHLO_SECONDS,
-    Stage.STARTTLS: STARTTLS_SECONDS,
-    Stage.HANDSHAKE: HANDSHAKE_SECONDS,
-    Stage.AUTH: AUTH_SECONDS,
-    Stage.RSET: MAIL_SECONDS,
-    Stage.MAIL: MAIL_SECONDS,
-    Stage.RCPT: RCPT_SECONDS,
-    Stage.DATA: DATA_SECONDS,
-    Stage.CONTENT: BLOCK_SECONDS,
-    Stage.END: END_SECONDS,
-    Stage.QUIT: QUIT_SECONDS,
-}
-
-WHOLE_OCTETS = 256 * 1024
-"""Content up to this size leaves in one write; larger content as fast as the other side reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One address of one mail exchange."""
-
-    host: str
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        """As the log shows it: ``mx.b.test[192.0.2.1]:25``."""
-        name = "" if self.host.startswith("[") else self.host
-        return f"{name}[{self.address}]:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How we appear to a server: the name in EHLO, the address we come from (``""``: the system's choice),
-    and the user and password for AUTH, when it wants them."""
-
-    hostname: str
-    source: str = ""
-    login: tuple[str, str] | None = None
 
 
 def open_session(
@@ -146,14 +97,15 @@ class SMTPSession(Protocol):
         )
         self._waiting: Deferred[TransactionDone | SessionEnded] | None = None
         self._content: Content | None = None
-        self._timer: IDelayedCall | None = None
+        self._deadline = Deadline(reactor, self._timed_out)
         self._cutoff = self.started + TRANSACTION_SECONDS
         self._handshaking = False
         self._producing = False
         self._closing = False
         self._offline = True
         self._write: Callable[[bytes], object] = _nowhere
-        self._dialogue: list[tuple[float, Stage, Reply]] = []
+        self._dialogue: list[tuple[float, str, Reply]] = []
+        self._mail_refused = False
         self._since = self.started
         self._connected_at = self._opened_at = 0.0
 
@@ -206,18 +158,19 @@ class SMTPSession(Protocol):
         if self.uses:
             # What was said when it was opened belongs to the attempt that opened it.
             self._since = self._connected_at = self._opened_at = now
-            self._dialogue.clear()
+            self._dialogue = []
+        self._mail_refused = False
         self.uses += 1
         size = content.size if content is not None else None
         self._machine.begin(envelope, recipients, size, envelope.require_tls)
         self._flush()
-        self._arm()
+        self._arm(now)
         return waiting
 
     @property
     def mail_refused(self) -> bool:
         """Whether the last transaction ended with the reply to MAIL."""
-        return any(stage is Stage.MAIL and reply.code >= 400 for _, stage, reply in self._dialogue)
+        return self._mail_refused
 
     def attempt(self, at: float, ended: str = "") -> Attempt:
         """The facts of the attempt so far; ``at`` is when it began, in seconds since the epoch."""
@@ -234,9 +187,7 @@ class SMTPSession(Protocol):
             connected=(self._connected_at or now) - since,
             opened=(self._opened_at or now) - since,
             finished=now - since,
-            steps=tuple(
-                [Step(on - since, stage.value, printable(said.text)) for on, stage, said in self._dialogue]
-            ),
+            steps=Dialogue(self._dialogue, since),
             ended=printable(ended),
         )
 
@@ -277,15 +228,17 @@ class SMTPSession(Protocol):
         machine = self._machine
         before = machine.replies_read
         events = machine.feed(data)
-        if machine.dialogue:
-            now = self._reactor.seconds()
-            self._dialogue += [(now, stage, reply) for stage, reply in machine.dialogue]
-            machine.dialogue.clear()
+        now = self._reactor.seconds()
+        for stage, reply in machine.dialogue:
+            # Enum's ``value`` is a call in Python.
+            self._dialogue.append((now, stage._value_, reply))
+            self._mail_refused |= stage is Stage.MAIL and reply.code >= 400
+        machine.dialogue.clear()
         self._flush()
         if events:
             self._act_on(events)
         if machine.replies_read != before:
-            self._arm()
+            self._arm(now)
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
@@ -303,9 +256,7 @@ class SMTPSession(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._offline = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self._deadline.stop()
         if self._handshaking:
             if self._handshake is not None:
                 self._handshake.broken(_tls_words(reason))
@@ -333,8 +284,8 @@ class SMTPSession(Protocol):
     def _act_on(self, events: list[Event]) -> None:
         for event in events:
             match event:
-                case SendContent(as_it_is):
-                    self._send_content(as_it_is)
+                case SendContent():
+                    self._send_content(event.as_it_is)
                 case TransactionDone() | SessionEnded() if self._waiting is not None:
                     self._finish(event)
                 case SessionEnded():
@@ -410,7 +361,7 @@ class SMTPSession(Protocol):
             if content.size > WHOLE_OCTETS:
                 self._producing = True
                 stuffer = None if as_it_is else DotStuffer()
-                producer = _ContentProducer(self, content.chunks(), stuffer)
+                producer = ContentProducer(self, content.chunks(), stuffer)
                 self.transport.registerProducer(producer, False)
                 return
             octets = b"".join(content.chunks())
@@ -449,27 +400,23 @@ class SMTPSession(Protocol):
 
     # Time --------------------------------------------------------------------------------------
 
-    def _arm(self) -> None:
+    def _arm(self, now: float | None = None) -> None:
         """Give the stage we are in its time from now."""
         if self._offline:
             return
-        stage = Stage.HANDSHAKE if self._handshaking else self._machine.stage
-        seconds = QUIT_SECONDS if self._closing else LIMITS.get(stage)
-        if seconds is None:
-            # Idle: whoever parked us sees to the end. The timer may run out, it will do nothing.
+        now = self._reactor.seconds() if now is None else now
+        if self._closing:
+            self._deadline.move(now + QUIT_SECONDS)
             return
-        if not self._closing:
-            seconds = max(0.0, min(seconds, self._cutoff - self._reactor.seconds()))
-        if self._timer is not None and self._timer.active():
-            self._timer.reset(seconds)
+        seconds = LIMITS.get(Stage.HANDSHAKE if self._handshaking else self._machine.stage)
+        if seconds is None:
+            # Idle: whoever parked us sees to the end.
+            self._deadline.lift()
         else:
-            self._timer = self._reactor.callLater(seconds, self._timed_out)
+            self._deadline.move(min(now + seconds, self._cutoff))
 
     def _timed_out(self) -> None:
-        self._timer = None
         stage = self._machine.stage
-        if stage is Stage.IDLE and not self._closing:
-            return
         self._abandon(f"no answer in time while waiting for {stage.value}")
         self.transport.abortConnection()
 
@@ -480,41 +427,6 @@ class SMTPSession(Protocol):
             # Told apart from other losses, because this one may be worth a try in clear.
             events = [replace(e, stage=Stage.HANDSHAKE) for e in events if isinstance(e, SessionEnded)]
         self._act_on(events)
-
-
-@implementer(IPullProducer)
-class _ContentProducer:
-    """Reads the next piece of content when the connection has sent the last."""
-
-    def __init__(self, session: SMTPSession, chunks: Iterator[bytes], stuffer: DotStuffer | None) -> None:
-        """``stuffer`` is ``None`` for BDAT, whose octets stay as they are."""
-        self._session = session
-        self._chunks = chunks
-        self._stuffer = stuffer
-        self._left = session.content_size
-
-    def resumeProducing(self) -> None:
-        """Send one piece, or the end of data."""
-        try:
-            for chunk in self._chunks:
-                # A piece may stuff to nothing; only a write brings the next call.
-                self._left -= len(chunk)
-                if octets := chunk if self._stuffer is None else self._stuffer.feed(chunk):
-                    self._session.content_block(octets)
-                    return
-        except OSError as error:
-            self._session.content_unreadable(error)
-            return
-        if self._stuffer is not None:
-            self._session.content_finished(self._stuffer.finish())
-        elif self._left:
-            self._session.content_unreadable(OSError(errno.EIO, "it is not as long as it was"))
-        else:
-            self._session.content_finished(b"")
-
-    def stopProducing(self) -> None:
-        """The connection is gone; the file behind the content is closed with the generator."""
-        self._chunks = iter(())
 
 
 class _OneSession(ClientFactory):

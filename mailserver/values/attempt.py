@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
+
+from mailserver.values.reply import Reply
+from mailserver.values.text import printable
 
 _STEPS, _TEXT = 30, 300
 """What is kept of a dialogue: its first replies, and so many characters of each."""
@@ -17,6 +21,35 @@ class Step:
     seconds: float
     stage: str
     text: str
+
+
+class Dialogue(Sequence[Step]):
+    """Steps that are made when somebody looks: nearly always nobody does."""
+
+    __slots__ = ("_said", "_since")
+
+    def __init__(self, said: Sequence[tuple[float, str, Reply]], since: float) -> None:
+        """``said``: when each reply came, what it answered, and the reply; ``since`` when the attempt began,
+        by the same clock. The list is the dialogue's own from here on."""
+        self._said = said
+        self._since = since
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def __iter__(self) -> Iterator[Step]:
+        for at, stage, reply in self._said:
+            yield Step(at - self._since, stage, printable(reply.text))
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Step]: ...
+    def __getitem__(self, index: int | slice) -> Step | Sequence[Step]:
+        if isinstance(index, slice):
+            return tuple(Dialogue(self._said[index], self._since))
+        at, stage, reply = self._said[index]
+        return Step(at - self._since, stage, printable(reply.text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +69,7 @@ class Attempt:
     connected: float = 0.0
     opened: float = 0.0
     finished: float = 0.0
-    steps: tuple[Step, ...] = ()
+    steps: Sequence[Step] = ()
     ended: str = ""
 
     def fields(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from mailserver.relay.agent import RelayAgent
 from mailserver.relay.destinations import Pace
 from mailserver.relay.knowing import Knowing
 from mailserver.relay.routes import RouteTable
-from mailserver.relay.smtp import Target
+from mailserver.relay.sessions import Target
 from mailserver.values.address import Address
 from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
@@ -354,7 +354,7 @@ class TroubleTests(AgentCase):
         await deferLater(reactor, 0.2, lambda: None)
         assert not waiting.called
         (session,) = self.agent.dialler.sessions
-        session._timer.reset(0)  # five minutes have passed
+        session._deadline.move(0)  # five minutes have passed
         (outcome,) = await waiting
         assert isinstance(outcome, Delayed)
 

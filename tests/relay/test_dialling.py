@@ -11,7 +11,7 @@ from mailserver.interfaces import Exchange
 from mailserver.relay.dialling import HEAD_START, Dialler, Tried, in_order
 from mailserver.relay.memory import HostMemory
 from mailserver.relay.protection import CLEAR
-from mailserver.relay.smtp import Manner
+from mailserver.relay.sessions import Manner
 from mailserver.relay.tls import ClientTLS
 
 BOTH = Exchange("mx.b.test", 25, ("192.0.2.1", "2001:db8::1", "192.0.2.2"))

@@ -230,7 +230,7 @@ class DowngradeTests(EnforcedCase):
                 await self.pause()
             await self.pause()
             (session,) = self.agent.dialler.sessions
-            session._timer.reset(0)
+            session._deadline.move(0)
             assert isinstance(await waiting, Delayed), phase
             assert peer.said("MAIL") == []
             await self.pause()

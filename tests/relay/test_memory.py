@@ -11,7 +11,7 @@ from mailserver.relay.memory import (
     HostMemory,
     varied,
 )
-from mailserver.relay.smtp import Target
+from mailserver.relay.sessions import Target
 
 TARGET = Target("mx.b.test", "192.0.2.1", 25)
 

@@ -8,8 +8,9 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError, Timeo
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from mailserver.relay import smtp
-from mailserver.relay.smtp import Manner, SMTPSession, Target, open_session
+from mailserver.relay import sessions
+from mailserver.relay.sessions import Manner, Target
+from mailserver.relay.smtp import SMTPSession, open_session
 from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Envelope, Recipient
@@ -58,7 +59,7 @@ class World:
 
     def connect(self) -> "World":
         host, port, factory, timeout, _ = self.clock.tcpClients[0]
-        assert (host, port, timeout) == ("192.0.2.1", 25, smtp.CONNECT_SECONDS)
+        assert (host, port, timeout) == ("192.0.2.1", 25, sessions.CONNECT_SECONDS)
         factory.buildProtocol(None).makeConnection(self.transport)
         return self
 
@@ -100,7 +101,7 @@ def test_a_message_is_three_writes() -> None:
     assert isinstance(done[0], TransactionDone)
     assert world.session.usable
     # Idle, the old time limit runs out without harm.
-    world.clock.advance(smtp.END_SECONDS + 1)
+    world.clock.advance(sessions.END_SECONDS + 1)
     assert world.session.usable
     assert not world.transport.aborted
 
@@ -108,10 +109,10 @@ def test_a_message_is_three_writes() -> None:
 @pytest.mark.parametrize(
     ("heard", "seconds", "stage"),
     [
-        ([], smtp.GREETING_SECONDS, Stage.GREETING),
-        ([b"220-x\r\n"], smtp.GREETING_SECONDS, Stage.GREETING),
-        ([b"220 x\r\n"], smtp.EHLO_SECONDS, Stage.EHLO),
-        ([b"220 x\r\n", b"500 x\r\n"], smtp.EHLO_SECONDS, Stage.HELO),
+        ([], sessions.GREETING_SECONDS, Stage.GREETING),
+        ([b"220-x\r\n"], sessions.GREETING_SECONDS, Stage.GREETING),
+        ([b"220 x\r\n"], sessions.EHLO_SECONDS, Stage.EHLO),
+        ([b"220 x\r\n", b"500 x\r\n"], sessions.EHLO_SECONDS, Stage.HELO),
     ],
 )
 def test_a_stall_before_the_session_is_open(heard: list[bytes], seconds: float, stage: Stage) -> None:
@@ -123,10 +124,10 @@ def test_a_stall_before_the_session_is_open(heard: list[bytes], seconds: float, 
 @pytest.mark.parametrize(
     ("heard", "seconds", "stage"),
     [
-        (b"", smtp.MAIL_SECONDS, Stage.MAIL),
-        (b"250 ok\r\n", smtp.RCPT_SECONDS, Stage.RCPT),
-        (b"250 ok\r\n250 ok\r\n", smtp.DATA_SECONDS, Stage.DATA),
-        (b"250 ok\r\n250 ok\r\n354 go\r\n", smtp.END_SECONDS, Stage.END),
+        (b"", sessions.MAIL_SECONDS, Stage.MAIL),
+        (b"250 ok\r\n", sessions.RCPT_SECONDS, Stage.RCPT),
+        (b"250 ok\r\n250 ok\r\n", sessions.DATA_SECONDS, Stage.DATA),
+        (b"250 ok\r\n250 ok\r\n354 go\r\n", sessions.END_SECONDS, Stage.END),
     ],
 )
 def test_a_stall_in_a_transaction(heard: bytes, seconds: float, stage: Stage) -> None:
@@ -139,7 +140,7 @@ def test_a_stall_in_a_transaction(heard: bytes, seconds: float, stage: Stage) ->
 def test_a_trickle_of_octets_does_not_extend_the_time() -> None:
     world = World().connect()
     world.hear(b"220-")
-    for _ in range(int(smtp.GREETING_SECONDS) + 1):
+    for _ in range(int(sessions.GREETING_SECONDS) + 1):
         world.hear(b"x")
         world.clock.advance(1)
     assert isinstance(world.said[0], SessionEnded)
@@ -151,11 +152,11 @@ def test_replies_cannot_stretch_a_transaction_for_ever() -> None:
     many = tuple(Recipient(n, TO[0].address, TO[0].address) for n in range(100))
     done: list[Any] = []
     world.session.send(Envelope(MAIL.reverse_path, many), many, MemoryContent(b"")).addCallback(done.append)
-    while not done and world.clock.seconds() < 100 * smtp.RCPT_SECONDS:
+    while not done and world.clock.seconds() < 100 * sessions.RCPT_SECONDS:
         world.hear(b"250 ok\r\n")
-        world.clock.advance(smtp.RCPT_SECONDS - 1)
+        world.clock.advance(sessions.RCPT_SECONDS - 1)
     assert isinstance(done[0], SessionEnded)
-    assert world.clock.seconds() <= smtp.TRANSACTION_SECONDS + smtp.RCPT_SECONDS
+    assert world.clock.seconds() <= sessions.TRANSACTION_SECONDS + sessions.RCPT_SECONDS
 
 
 def test_large_content_is_read_as_fast_as_it_is_sent() -> None:
@@ -180,9 +181,9 @@ def test_a_block_that_is_not_taken_ends_the_session() -> None:
     done = world.send(Large(10))
     world.hear(b"250 ok\r\n250 ok\r\n354 go\r\n")
     world.transport.producer.resumeProducing()
-    world.clock.advance(smtp.BLOCK_SECONDS - 1)
+    world.clock.advance(sessions.BLOCK_SECONDS - 1)
     world.transport.producer.resumeProducing()
-    world.stall(smtp.BLOCK_SECONDS, done, Stage.CONTENT)
+    world.stall(sessions.BLOCK_SECONDS, done, Stage.CONTENT)
 
 
 @pytest.mark.parametrize("fault", ["disk", "refusal"])
@@ -240,7 +241,7 @@ def test_quit_is_not_waited_for_long() -> None:
     world.session.close()
     assert world.transport.value() == b"QUIT\r\n"
     assert not world.transport.disconnecting
-    world.clock.advance(smtp.QUIT_SECONDS + 1)
+    world.clock.advance(sessions.QUIT_SECONDS + 1)
     assert world.transport.aborted
     polite = World().ready()
     polite.session.close()

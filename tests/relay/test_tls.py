@@ -134,7 +134,7 @@ class TLSTests(AgentCase):
             await self.pause()
         await self.pause()
         (session,) = self.agent.dialler.sessions
-        session._timer.reset(0)
+        session._deadline.move(0)
         assert isinstance(await waiting, Relayed)
         assert peer.connections == 2
 
