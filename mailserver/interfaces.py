@@ -201,8 +201,9 @@ class IMaildrop(Interface):
     marked: set[int] = Attribute("indexes marked as deleted")
 
     def whole(index: int) -> bytes | None:
-        """The message as ``read`` gives it, in one piece; ``None`` when it is longer than listed.
+        """The message as ``read`` gives it, in one piece.
 
+        ``None`` when it is longer than listed, or has a CR or LF that stands alone: then ``read`` it.
         ``OSError`` when it has vanished.
         """
 

@@ -11,7 +11,7 @@ from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
 from mailserver.retrieve.outlet import Outlet
 from mailserver.retrieve.tally import Tally
 from mailserver.threads import Workers
-from mailserver.wire.dots import dot_stuffed
+from mailserver.wire.dots import clean_dot_stuffed
 from mailserver.wire.pop3_events import Retrieve, Transmit, Update
 from mailserver.wire.pop3_server import Pop3Server
 
@@ -72,10 +72,10 @@ class Reading:
             self._unreadable(error)
             return None
         if whole is None:
-            # Another program wrote a size into the name that is not the file's.
+            # Another program wrote a size into the name that is not the file's, or line ends that are none.
             return self._in_pieces(event)
         if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
-            stuffed = dot_stuffed(whole)
+            stuffed = clean_dot_stuffed(whole)
         else:
             stuffed = b"".join(on_the_wire((whole,), event.lines, self._machine.is_utf8))
         waiting = self._outlet.put(event.opening + stuffed)

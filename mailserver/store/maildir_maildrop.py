@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -60,7 +59,7 @@ class MaildirMaildrop(Maildrop):
         return to_crlf(pieces(self._found(index, open_regular)))
 
     def whole(self, index: int) -> bytes | None:
-        """The message in canonical form; ``None`` when its file is longer than what is listed."""
+        """See ``IMaildrop``."""
         most = self.listings.octets[index]
         try:
             stored = _content(path_of(self._mailbox, self._names[index]), most)
@@ -156,13 +155,13 @@ def _base(path: str) -> str:
 
 
 def _content(path: str, most: int) -> bytes | None:
-    """All octets of a regular file, by as few calls as it takes; ``None`` when there are more."""
+    """All octets of a file that was a regular one when it was listed, by as few calls as it takes.
+
+    ``None`` when there are more than ``most``, or none at all, which may be no regular file any more.
+    """
     fd = os.open(path, READ)
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{path} is not a regular file")
-        content = os.read(fd, most) if found.st_size <= most else b""
-        return content if len(content) == found.st_size else None
+        content = os.read(fd, most + 1)
     finally:
         os.close(fd)
+    return content if 0 < len(content) <= most else None

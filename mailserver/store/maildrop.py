@@ -59,9 +59,10 @@ class Maildrop:
         raise NotImplementedError
 
     def whole(self, index: int) -> bytes | None:
-        """The message in one piece; ``None`` when it is longer than listed."""
+        """See ``IMaildrop``."""
         content = b"".join(self.read(index))
-        return content if len(content) <= self.listings.octets[index] else None
+        is_clean = content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
+        return content if is_clean and len(content) <= self.listings.octets[index] else None
 
     def mark(self, index: int) -> None:
         """Mark as deleted; ``IndexError`` when there is no such message."""

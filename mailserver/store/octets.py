@@ -48,10 +48,12 @@ def to_crlf(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"\r\n"
 
 
-def canonical(octets: bytes) -> bytes:
-    """What ``to_crlf`` makes of a message that is in memory."""
+def canonical(octets: bytes) -> bytes | None:
+    """What ``to_crlf`` makes of a message that is in memory; ``None`` where a CR stands without its LF."""
     if b"\r" in octets:
-        return b"".join(to_crlf((octets,)))
+        octets = octets.replace(b"\r\n", b"\n")
+        if b"\r" in octets:
+            return None
     octets = octets.replace(b"\n", b"\r\n")
     return octets if octets.endswith(b"\n") or not octets else octets + b"\r\n"
 

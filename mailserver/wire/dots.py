@@ -15,6 +15,13 @@ def dot_stuffed(content: bytes) -> bytes:
     return body + stuffer.finish()
 
 
+def clean_dot_stuffed(content: bytes) -> bytes:
+    """The same for a message that is empty or ends in CRLF, and in which CR and LF stand only together."""
+    if b"\r\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n..")
+    return b".%b.\r\n" % content if content.startswith(b".") else content + b".\r\n"
+
+
 class DotStuffer:
     """Doubles each dot that begins a line (RFC 5321 §4.5.2, RFC 1939 §3), chunk by chunk.
 

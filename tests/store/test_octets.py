@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver.store.mboxrd import quoted, unquoted
-from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, pieces_of, to_crlf, to_lf
+from mailserver.store.octets import CrlfCount, canonical, crlf_octets, open_regular, pieces_of, to_crlf, to_lf
 
 TEXT = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b">", b"F", b"rom", b"From ", b"x", b"\n\n", b">From "]),
@@ -41,6 +41,7 @@ def test_to_crlf_and_its_two_counts(octets: bytes, places: list[int]) -> None:
         expected += b"\r\n"
     assert b"".join(to_crlf(cut(octets, places))) == expected
     assert crlf_octets(octets) == len(expected)
+    assert canonical(octets) == (None if re.search(rb"\r(?!\n)", octets) else expected)
     count = CrlfCount()
     for piece in cut(octets, places):
         count.add(piece)
