@@ -28,6 +28,12 @@ def socket_path(state: Path, worker: int = 0) -> Path:
     return state / f"control-{worker}"
 
 
+def workers(state: Path) -> list[int]:
+    """The numbers of the processes that have a socket there, of which some may have been killed."""
+    names = [path.name.removeprefix("control-") for path in state.glob("control-*")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def ask(state: Path, name: str, worker: int = 0, patience: float = PATIENCE, **fields: Any) -> Any:
     """Put one question to a running server. Blocks.
 

@@ -144,6 +144,27 @@ def _who() -> str:
     return f"{name} for {behind}" if behind and behind != name else name
 
 
+def ask_servers(operator: Operator, name: str, **fields: Any) -> list[Any]:
+    """Ask every worker of the running server; the answers of those that answered, none when it does not run.
+
+    Raises:
+        Refusal: one of them says why it has no answer.
+    """
+    from mailserver.control_client import NoServer, Refused, ask, workers
+
+    state = operator.settings.state
+    become_owner(state)
+    answers = []
+    for worker in workers(state):
+        try:
+            answers.append(ask(state, name, worker, **fields))
+        except NoServer:
+            pass  # a socket that a killed process left behind
+        except Refused as error:
+            raise Refusal(os.EX_DATAERR, str(error)) from error
+    return answers
+
+
 class AddressType(click.ParamType[Address]):
     """An argument that is a mail address."""
 

@@ -6,28 +6,22 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from mailserver.admin.noting import note
 from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import (
-    ADDRESS,
     Operator,
     Refusal,
-    ask_server,
-    confirm,
-    yes_option,
+    ask_servers,
 )
 from mailserver.admin.output import Output, json_option
-from mailserver.admin.tried import attempt_lines, why_page
-from mailserver.spool.inspection import QueuedEntry, QueuedRecipient, QueueInspection
+from mailserver.admin.tried import attempt_lines, forget_on_disk, merged, why_page
+from mailserver.spool.inspection import QueuedEntry, QueuedRecipient
 from mailserver.spool.schema import NEVER
-from mailserver.values.address import Address, address_from
 from mailserver.values.content import Content
-from mailserver.values.envelope import entry_number, queue_id
+from mailserver.values.envelope import entry_number
 from mailserver.values.units import duration_text, octets_text
 
 HEADER_SHOWN = 32 * 1024
@@ -77,147 +71,48 @@ def show(operator: Operator, id_: str, content: bool, as_json: bool) -> None:
     output.text(_page(fields), fields)
 
 
-@queue.command(epilog="Example: mailserver queue retry example.test")
-@click.argument("what", metavar="ID|ADDRESS|DOMAIN", required=False)
-@click.option("--all", "everything", is_flag=True, help="Try everybody who waits.")
-@json_option
-@click.pass_obj
-def retry(operator: Operator, what: str | None, everything: bool, as_json: bool) -> None:
-    """Try again now: one message, a recipient, a domain, or --all.
-
-    What is being delivered at this moment is left alone. Only naming a message by its ID releases one
-    that is held.
-    """
-    output = Output(as_json)
-    if (what is None) is not everything:
-        raise click.UsageError("Give an ID, an address or a domain, or --all.", click.get_current_context())
-    with inspection_of(operator) as inspection:
-        count = _retried(inspection, what)
-        runs = inspection.server_runs
-        if not count and what is not None and _is_there(inspection, what):
-            output.done(
-                f"{what} is {'being delivered already' if runs else 'tried at the next start'}", recipients=0
-            )
-            return
-    if not count and what is not None:
-        raise Refusal(os.EX_NOUSER, f"nobody waits for {what}; `mailserver queue list` shows who does")
-    when = "now" if runs else "when the server starts"
-    output.done(f"{count} recipient{'s' * (count != 1)} will be tried {when}", recipients=count)
-
-
 @queue.command(epilog="Example: mailserver queue why partner.test")
 @click.argument("domain", metavar="DOMAIN")
 @json_option
 @click.pass_obj
 def why(operator: Operator, domain: str, as_json: bool) -> None:
-    """Tell why mail for a domain waits: its hosts, their window, memory and policy, and the last dialogue."""
+    """Tell why mail for a domain waits: its hosts, their window, memory and policy, and the last dialogue.
+
+    All workers of the running server are asked; what waits is counted while it is stopped, too.
+    """
     output = Output(as_json)
-    told = ask_server(operator, "why", domain=domain)
+    with inspection_of(operator) as inspection:
+        waiting = inspection.reasons(domain)
+    told = merged(domain, ask_servers(operator, "why", domain=domain), waiting)
     output.text(why_page(told), told)
 
 
-sender_option = click.option(
-    "--sender", type=ADDRESS, default=None, metavar="ADDRESS", help="All that is held of this sender."
-)
-
-
-@queue.command("release", epilog="Example: mailserver queue release --sender ada@example.test")
-@click.argument("ids", metavar="ID...", nargs=-1)
-@sender_option
+@queue.command(epilog="Example: mailserver queue forget partner.test")
+@click.argument("domain", metavar="DOMAIN|HOST")
 @json_option
 @click.pass_obj
-def release_(operator: Operator, ids: tuple[str, ...], sender: Address | None, as_json: bool) -> None:
-    """Let messages go that are held, by ID or all of a sender's.
+def forget(operator: Operator, domain: str, as_json: bool) -> None:
+    """Forget that the hosts of a domain, or one host, did TLS before, and that they failed.
 
-    An account whose mail was held because it sent too much may send again.
+    For a host that has given TLS up for good, where relay.lost_tls warns of it or delays its mail.
     """
     output = Output(as_json)
-    _one_of(ids, sender)
-    with inspection_of(operator) as inspection:
-        numbers = {id_: _number(id_) for id_ in ids} or _held(inspection, sender)
-        entries = {id_: inspection.entry(number) for id_, number in numbers.items()}
-        if missing := [id_ for id_, entry in entries.items() if entry is None or not entry.hold]:
-            raise Refusal(
-                os.EX_NOUSER, f"{', '.join(missing)}: not held; `mailserver queue list` shows what is"
-            )
-        for number in numbers.values():
-            inspection.retry_entry(number)
-        accounts = _end_holds(operator, inspection, sender, entries.values())
-    note(operator, "released", numbers)
-    output.done(_done(numbers, "released", accounts), released=list(numbers), accounts=accounts)
-
-
-@queue.command(epilog="Example: mailserver queue remove 2kq8f3vbx1c --yes")
-@click.argument("ids", metavar="ID...", nargs=-1)
-@sender_option
-@yes_option
-@json_option
-@click.pass_obj
-def remove(
-    operator: Operator, ids: tuple[str, ...], sender: Address | None, yes: bool, as_json: bool
-) -> None:
-    """Remove messages with all their recipients, by ID or all that is held of a sender. Nobody is told.
-
-    A recipient to whom a message is being delivered at this moment may still get it.
-    """
-    output = Output(as_json)
-    _one_of(ids, sender)
-    numbers = {id_: _number(id_) for id_ in ids}
-    what = ", ".join(numbers) or f"everything that is held of {sender}"
-    confirm(f"Remove {what}? The messages are lost, and their senders are not told.", yes)
-    with inspection_of(operator) as inspection:
-        numbers = numbers or _held(inspection, sender)
-        entries = [inspection.entry(number) for number in numbers.values()]
-        removed = [id_ for id_, number in numbers.items() if inspection.remove(number)]
-        accounts = _end_holds(operator, inspection, sender, entries)
-    note(operator, "removed", removed)
-    if sender is not None:
-        output.done(_done(removed, "removed", accounts), removed=removed, accounts=accounts)
-        return
-    if missing := [id_ for id_ in numbers if id_ not in removed]:
-        done = f" ({', '.join(removed)} removed)" if removed else ""
-        raise Refusal(os.EX_NOUSER, f"{_not_there(', '.join(missing))}{done}")
-    output.done(f"{', '.join(removed)} removed", removed=removed)
+    answers = ask_servers(operator, "forget", domain=domain)
+    hosts = sorted({host for answer in answers for host in answer})
+    if not answers:
+        hosts = forget_on_disk(operator.settings.state, domain)
+    text = f"{', '.join(hosts)}: TLS is not expected any more" if hosts else "nothing was known of its TLS"
+    output.done(text, hosts=hosts)
 
 
 def _add_orders() -> None:
-    from mailserver.admin.queue_orders import bounce, hold, reroute
+    from mailserver.admin.queue_orders import bounce, hold, release, remove, reroute, retry
 
-    for command in (hold, bounce, reroute):
+    for command in (retry, release, remove, hold, bounce, reroute):
         queue.add_command(command)
 
 
 # -- finding ---------------------------------------------------------------------------------------
-
-
-def _one_of(ids: tuple[str, ...], sender: Address | None) -> None:
-    if bool(ids) is (sender is not None):
-        raise click.UsageError("Give IDs, or --sender.", click.get_current_context())
-
-
-def _held(inspection: QueueInspection, sender: Address | None) -> dict[str, int]:
-    from mailserver.admin.holds import held_by_sender
-
-    assert sender is not None
-    return {queue_id(number): number for number in held_by_sender(inspection, sender)}
-
-
-def _end_holds(
-    operator: Operator,
-    inspection: QueueInspection,
-    sender: Address | None,
-    entries: Iterable[QueuedEntry | None],
-) -> list[str]:
-    from mailserver.admin.holds import end_holds
-
-    senders = [] if sender is None else [sender]
-    reasons = {entry.hold for entry in entries if entry is not None and entry.hold}
-    return end_holds(operator.settings.state, inspection, senders, reasons)
-
-
-def _done(ids: Iterable[str], done: str, accounts: list[str]) -> str:
-    text = f"{', '.join(ids) or 'nothing'} {done}"
-    return f"{text}; {', '.join(accounts)} may send again" if accounts else text
 
 
 def _number(id_: str) -> int:
@@ -229,28 +124,6 @@ def _number(id_: str) -> int:
 
 def _not_there(id_: str) -> Refusal:
     return Refusal(os.EX_NOUSER, f"{id_} is not in the queue; `mailserver queue list` shows what is")
-
-
-def _retried(inspection: QueueInspection, what: str | None) -> int:
-    """How many recipients are due now. A word that could be an ID and a domain is an ID when there is
-    such a message."""
-    if what is None:
-        return inspection.retry_all()
-    if "@" in what:
-        try:
-            return inspection.retry_recipient(address_from(what))
-        except ValueError as error:
-            raise click.UsageError(f"{error}.", click.get_current_context()) from error
-    if _is_there(inspection, what):
-        return inspection.retry_entry(entry_number(what))
-    return inspection.retry_domain(what)
-
-
-def _is_there(inspection: QueueInspection, what: str) -> bool:
-    try:
-        return inspection.entry(entry_number(what)) is not None
-    except ValueError:
-        return False
 
 
 # -- showing ---------------------------------------------------------------------------------------
@@ -282,7 +155,7 @@ def _fields(entry: QueuedEntry, server_runs: bool, now: float) -> dict[str, Any]
         "from": str(entry.envelope.reverse_path),
         "body": entry.envelope.body,
         "smtputf8": entry.envelope.smtputf8,
-        "hold": entry.hold,
+        "hold": _hold(entry),
         "release_at": _moment(release) if (release := entry.envelope.release_at) else None,
         "recipient_count": entry.recipient_count,
         "recipients": [_recipient_fields(recipient, server_runs, now) for recipient in entry.recipients],
@@ -298,6 +171,7 @@ def _recipient_fields(recipient: QueuedRecipient, server_runs: bool, now: float)
         "state": _state(recipient, server_runs),
         # What is due already is tried as soon as there is room for it.
         "next_attempt": _moment(max(recipient.next_attempt or 0, now)) if waits else None,
+        "hold": waiting.hold,
         "attempts": waiting.attempts,
         "reason": waiting.reason,
     }
@@ -314,14 +188,21 @@ def _line(entry: QueuedEntry, server_runs: bool, now: float) -> dict[str, Any]:
         "from": f"<{entry.envelope.reverse_path}>",
         "to": f"<{first.waiting.recipient.address}>{f' and {more} more' * (more > 0)}" if first else "",
         "next": _soonest(entry, server_runs, now),
-        "reason": entry.hold or _reason(entry, now),
+        "reason": _hold(entry) or _reason(entry, now),
     }
+
+
+def _hold(entry: QueuedEntry) -> str:
+    """Why a message is held: as a whole, or each of its recipients."""
+    holds = {one.waiting.hold for one in entry.recipients}
+    return entry.hold or (holds.pop() if len(holds) == 1 else "")
 
 
 def _reason(entry: QueuedEntry, now: float) -> str:
     if entry.envelope.release_at > now:
         return f"not before {_moment(entry.envelope.release_at)}"
-    return next((r.waiting.reason for r in entry.recipients if r.waiting.reason), "")
+    told = (r.waiting.hold or r.waiting.reason for r in entry.recipients)
+    return next((words for words in told if words), "")
 
 
 def _soonest(entry: QueuedEntry, server_runs: bool, now: float) -> str:
@@ -367,7 +248,8 @@ def _page(fields: dict[str, Any]) -> str:
     for recipient in fields["recipients"]:
         lines.append(f"to        <{recipient['address']}>{_known_as(recipient)}")
         next_ = recipient["next_attempt"]
-        lines.append(f"          {recipient['state']}{f', next attempt {next_}' if next_ else ''}")
+        held = f": {recipient['hold']}" if recipient["hold"] else ""
+        lines.append(f"          {recipient['state']}{held}{f', next attempt {next_}' if next_ else ''}")
         if recipient["attempts"]:
             lines.append(f"          after {recipient['attempts']} attempts: {recipient['reason']}")
     if (hidden := fields["recipient_count"] - len(fields["recipients"])) > 0:

@@ -1,80 +1,116 @@
-"""``mailserver queue hold|bounce|reroute``: orders for messages that wait, by id or by what they are."""
+"""``mailserver queue retry|release|remove|hold|bounce|reroute``: orders for messages that wait."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from mailserver.admin.noting import note
 from mailserver.admin.open_queue import inspection_of
-from mailserver.admin.operator import Operator, Refusal, confirm, yes_option
-from mailserver.admin.output import Output, json_option
-from mailserver.spool.inspection import QueueInspection
+from mailserver.admin.operator import Operator, Refusal, ask_servers, confirm
+from mailserver.admin.output import Output
+from mailserver.admin.queue_selection import DURATION, selecting, selection_of
+from mailserver.spool import orders
+from mailserver.spool.inspection import QueuedEntry, QueueInspection
 from mailserver.spool.selection import Selection
 from mailserver.values.address import Address, address_from
 from mailserver.values.envelope import entry_number, queue_id
 from mailserver.values.text import printable
-from mailserver.values.units import octets_from, seconds_from
+
+MOST_DOMAINS = 100
+"""Destinations that are looked up for a retry; for more, everything that is remembered goes."""
 
 
-class _Whom(click.ParamType[Address]):
-    """An address, or ``@example.test`` for everybody there."""
+@click.command(epilog="Example: mailserver queue retry partner.test")
+@click.option("--all", "everything", is_flag=True, help="Try everybody who waits.")
+@selecting
+def retry(operator: Operator, everything: bool, as_json: bool, yes: bool, **which: Any) -> None:
+    """Try again now: messages by ID, one ADDRESS or DOMAIN, what the options say, or --all.
 
-    name = "address"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        if isinstance(value, Address):
-            return value
-        text = str(value)
-        if text.startswith("@") and len(text) > 1:
-            return Address("", text[1:])
-        try:
-            return address_from(text)
-        except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
-
-
-class _Read(click.ParamType[float]):
-    """What a function of ``values.units`` reads."""
-
-    name = "text"
-
-    def __init__(self, read: Callable[[str], float]) -> None:
-        self._read = read
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float | int):
-            return value
-        try:
-            return self._read(str(value))
-        except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
+    What the running server remembers of the hosts' failures is forgotten. What is being delivered at
+    this moment is left alone. Only naming a message by its ID releases one that is held.
+    """
+    output = Output(as_json)
+    with inspection_of(operator) as inspection:
+        selection = selection_of(**_words(inspection, which), everything=everything)
+        ask_servers(operator, "forgive", domains=_domains(inspection, selection))
+        changed = inspection.change(orders.retry, selection)
+        runs = inspection.server_runs
+        leased = [n for n in selection.numbers if not changed.recipients and inspection.entry(n)]
+    if leased:
+        state = "being delivered already" if runs else "tried at the next start"
+        output.done(f"{', '.join(map(queue_id, leased))} is {state}", recipients=0, messages=[])
+        return
+    if not changed.recipients and not everything:
+        raise Refusal(os.EX_NOUSER, "nobody waits for that; `mailserver queue list` shows who does")
+    count, when = changed.recipients, "now" if runs else "when the server starts"
+    output.done(
+        f"{count} recipient{'s' * (count != 1)} will be tried {when}",
+        recipients=count,
+        messages=_ids(changed.messages),
+    )
 
 
-DURATION, SIZE, WHOM = _Read(seconds_from), _Read(octets_from), _Whom()
+held_option = click.option("--held", is_flag=True, help="Only what is held.")
 
 
-def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The ways to say which messages are meant; what is said must all hold."""
-    for option in reversed(
-        (
-            click.argument("ids", metavar="ID...", nargs=-1),
-            click.option("--sender", type=WHOM, metavar="ADDRESS|@DOMAIN", help="From this sender."),
-            click.option("--recipient", type=WHOM, metavar="ADDRESS|@DOMAIN", help="To this recipient."),
-            click.option("--domain", metavar="DOMAIN", help="To a recipient in this domain."),
-            click.option("--older", type=DURATION, metavar="2h", help="In the queue for longer than this."),
-            click.option("--larger", type=SIZE, metavar="1MiB", help="Larger than this."),
-            yes_option,
-            json_option,
-            click.pass_obj,
+@click.command(epilog="Example: mailserver queue release --sender ada@example.test")
+@click.option("--all", "everything", is_flag=True, help="Release everything that is held.")
+@selecting
+def release(operator: Operator, everything: bool, as_json: bool, yes: bool, **which: Any) -> None:
+    """Let messages go that are held.
+
+    An account whose mail was held because it sent too much may send again.
+    """
+    output = Output(as_json)
+    with inspection_of(operator) as inspection:
+        selection = _held(inspection, selection_of(**which, everything=everything), which["sender"])
+        reasons = _reasons(inspection, selection)
+        changed = inspection.change(orders.release, selection)
+        accounts = _end_holds(operator, inspection, which["sender"], reasons)
+    if not changed.messages and not accounts:
+        raise Refusal(os.EX_NOUSER, "nothing like that is held; `mailserver queue list` shows what is")
+    if missing := set(selection.numbers) - changed.messages if which["ids"] else set[int]():
+        names = ", ".join(_ids(missing))
+        raise Refusal(os.EX_NOUSER, f"{names}: not held; `mailserver queue list` shows what is")
+    ids = _ids(changed.messages)
+    output.done(_done(ids, "released", accounts), released=ids, accounts=accounts)
+
+
+@click.command(epilog="Example: mailserver queue remove 2kq8f3vbx1c --yes")
+@click.option("--all", "everything", is_flag=True, help="Remove everything.")
+@held_option
+@selecting
+def remove(operator: Operator, everything: bool, held: bool, as_json: bool, yes: bool, **which: Any) -> None:
+    """Remove messages, or with --recipient or --domain some of their recipients. Nobody is told.
+
+    A recipient to whom a message is being delivered at this moment may still get it.
+    """
+    output = Output(as_json)
+    selection = selection_of(**which, everything=everything or (held and not any(which.values())))
+    what = ", ".join(which["ids"]) or "everything that this means"
+    confirm(f"Remove {what}? The messages are lost, and their senders are not told.", yes)
+    with inspection_of(operator) as inspection:
+        if held:
+            selection = _held(inspection, selection, which["sender"], only=True)
+        reasons = _reasons(inspection, selection) if held or which["ids"] or which["sender"] else set()
+        nothing = held and not selection.numbers
+        changed = orders.Changed() if nothing else inspection.change(orders.remove, selection)
+        accounts = _end_holds(operator, inspection, which["sender"], reasons)
+    ids = _ids(changed.messages)
+    if missing := set(selection.numbers) - changed.messages:
+        done = f" ({', '.join(ids)} removed)" if ids else ""
+        names = ", ".join(_ids(missing))
+        raise Refusal(
+            os.EX_NOUSER, f"{names} is not in the queue; `mailserver queue list` shows what is{done}"
         )
-    ):
-        command = option(command)
-    return command
+    if not ids and not accounts:
+        raise Refusal(os.EX_NOUSER, "no such message waits; `mailserver queue list` shows those that do")
+    output.done(_done(ids, "removed", accounts), removed=ids, accounts=accounts)
 
 
 @click.command(epilog='Example: mailserver queue hold --domain partner.test --reason "they asked" --until 2h')
@@ -88,8 +124,7 @@ def hold(
 ) -> None:
     """Keep messages back until `queue release`, or for a time. What is being delivered is left alone."""
     until = time.time() + length if length else 0.0
-    words = printable(reason)
-    _do(operator, as_json, which, "held", lambda queue, number: queue.hold(number, words, until))
+    _do(operator, as_json, which, "held", orders.hold(printable(reason), until))
 
 
 @click.command(epilog='Example: mailserver queue bounce 2kq8f3vbx1c --reason "wrong address" --yes')
@@ -98,8 +133,7 @@ def hold(
 def bounce(operator: Operator, reason: str, as_json: bool, yes: bool, **which: Any) -> None:
     """Return messages to their senders with a report that gives the reason."""
     confirm("Return the messages to their senders?", yes)
-    words = printable(reason)
-    _do(operator, as_json, which, "returned", lambda queue, number: queue.order(number, "bounce", words))
+    _do(operator, as_json, which, "returned", orders.bounce(printable(reason)))
 
 
 @click.command(epilog="Example: mailserver queue reroute --domain partner.test --to smtp://10.0.0.5:25")
@@ -113,49 +147,91 @@ def reroute(operator: Operator, url: str, as_json: bool, yes: bool, **which: Any
         route_from(url)
     except ValueError as error:
         raise click.UsageError(f"{error}.", click.get_current_context()) from error
-    _do(operator, as_json, which, "rerouted", lambda queue, number: queue.order(number, "route", url))
+    _do(operator, as_json, which, "rerouted", orders.reroute(url))
 
 
-def _do(
-    operator: Operator,
-    as_json: bool,
-    which: dict[str, Any],
-    done: str,
-    order: Callable[[QueueInspection, int], int],
-) -> None:
+def _do(operator: Operator, as_json: bool, which: dict[str, Any], done: str, order: orders.Order) -> None:
     output = Output(as_json)
-    selection = _selection(**which)
+    selection = selection_of(**which)
     with inspection_of(operator) as inspection:
-        ids = []
-        for number in inspection.selected(selection):
-            if order(inspection, number):
-                ids.append(queue_id(number))
-    if not ids:
+        changed = inspection.change(order, selection)
+    if not changed.messages:
         raise Refusal(os.EX_NOUSER, "no such message waits; `mailserver queue list` shows those that do")
-    note(operator, done, ids)
-    output.done(f"{len(ids)} message{'s' * (len(ids) != 1)} {done}", messages=ids)
+    ids = _ids(changed.messages)
+    text = f"{len(ids)} message{'s' * (len(ids) != 1)} {done}"
+    if selection.is_by_recipient:
+        text = f"{changed.recipients} recipient{'s' * (changed.recipients != 1)} {done}"
+    output.done(text, messages=ids, recipients=changed.recipients)
 
 
-def _selection(
-    ids: tuple[str, ...],
-    sender: Address | None,
-    recipient: Address | None,
-    domain: str | None,
-    older: float | None,
-    larger: float | None,
-) -> Selection:
+# -- who is meant ----------------------------------------------------------------------------------
+
+
+def _words(inspection: QueueInspection, which: dict[str, Any]) -> dict[str, Any]:
+    """``retry`` also takes an address or a domain. A word that could be an ID and a domain is an ID when
+    there is such a message."""
+    ids = which["ids"]
+    if len(ids) != 1 or which["recipient"] or which["domain"]:
+        return which
     try:
-        numbers = tuple(entry_number(id_) for id_ in ids)
+        if inspection.entry(entry_number(ids[0])) is not None:
+            return which
+    except ValueError:
+        pass
+    if "@" not in ids[0]:
+        return {**which, "ids": (), "domain": ids[0]}
+    try:
+        return {**which, "ids": (), "recipient": address_from(ids[0])}
     except ValueError as error:
         raise click.UsageError(f"{error}.", click.get_current_context()) from error
-    if domain is not None and recipient is not None:
-        raise click.UsageError("Give --recipient or --domain.", click.get_current_context())
-    if not (numbers or sender or recipient or domain or older or larger):
-        raise click.UsageError("Give IDs, or say which messages are meant.", click.get_current_context())
-    return Selection(
-        numbers,
-        sender,
-        Address("", domain) if domain else recipient,
-        time.time() - older if older else 0.0,
-        int(larger or 0),
-    )
+
+
+def _domains(inspection: QueueInspection, selection: Selection) -> list[str] | None:
+    """The domains whose hosts are to be tried at once; ``None`` for all."""
+    if selection.recipient is not None:
+        return [selection.recipient.domain]
+    entries = [inspection.entry(number) for number in selection.numbers[:MOST_DOMAINS]]
+    domains = {one.waiting.recipient.address.domain for entry in entries if entry for one in entry.recipients}
+    return sorted(domains) if domains and len(domains) <= MOST_DOMAINS else None
+
+
+def _held(
+    inspection: QueueInspection, selection: Selection, sender: Address | None, only: bool = False
+) -> Selection:
+    """With a sender and nothing else, also what is held because of that account, whoever it wrote as;
+    ``only``: what is held, by number."""
+    from mailserver.admin.holds import held_by_sender
+
+    if sender is not None and sender.local and selection == Selection(sender=sender):
+        numbers = tuple(held_by_sender(inspection, sender))
+        return Selection(numbers) if numbers else selection
+    if only:
+        held = tuple(entry.id for entry in inspection.entries() if entry.hold)
+        wanted = set(selection.numbers) & set(held) if selection.numbers else held
+        return replace(selection, numbers=tuple(wanted))
+    return selection
+
+
+def _reasons(inspection: QueueInspection, selection: Selection) -> set[str]:
+    """Why the messages that are meant are held, as far as they are named."""
+    entries: Iterable[QueuedEntry | None] = (inspection.entry(number) for number in selection.numbers)
+    return {entry.hold for entry in entries if entry is not None and entry.hold}
+
+
+def _end_holds(
+    operator: Operator, inspection: QueueInspection, sender: Address | None, reasons: set[str]
+) -> list[str]:
+    from mailserver.admin.holds import end_holds
+
+    senders = [] if sender is None else [sender]
+    return end_holds(operator.settings.state, inspection, senders, reasons)
+
+
+def _ids(numbers: Iterable[int]) -> list[str]:
+    return [queue_id(number) for number in sorted(numbers)]
+
+
+def _done(ids: list[str], done: str, accounts: list[str]) -> str:
+    shown = ", ".join(ids) if len(ids) <= 20 else f"{len(ids)} messages"
+    text = f"{shown or 'nothing'} {done}"
+    return f"{text}; {', '.join(accounts)} may send again" if accounts else text

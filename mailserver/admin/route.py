@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mailserver.admin.operator import ADDRESS, Operator, Refusal, ask_server
+from mailserver.admin.operator import ADDRESS, Operator, Refusal, ask_server, ask_servers
 from mailserver.admin.output import Output, json_option
 from mailserver.values.address import Address
 
@@ -25,9 +25,23 @@ def route(operator: Operator, address: Address, sender: Address | None, as_json:
     """
     output = Output(as_json)
     stages = ask_server(operator, "route", address=str(address), sender=str(sender or ""))
+    stages[:0] = _remembered(ask_servers(operator, "why", domain=address.domain, sender=str(sender or "")))
     output.text("\n".join(map(_line, stages)), stages)
     if not stages or not stages[-1]["ok"]:
         raise Refusal(os.EX_UNAVAILABLE, f"mail to {address} would not be taken now")
+
+
+def _remembered(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the workers remember that would keep mail back now: the walk does not ask them."""
+    told: dict[str, None] = {}
+    for one in answers:
+        state = one.get("destination") or {}
+        if state.get("dead"):
+            told[f"left alone for {state['probe_in']:.0f} s more: {state['dead']}"] = None
+        told.update(
+            {f"{host['host']}: {host['memory']}": None for host in one.get("hosts", ()) if host["memory"]}
+        )
+    return [{"stage": "memory", "told": text, "seconds": 0.0, "ok": True} for text in told]
 
 
 def _line(stage: dict[str, Any]) -> str:

@@ -69,6 +69,11 @@ class Outgoing:
             self._settings, self._reactor, routes, listening, call, self.resolver, self.tls, self.security
         )
 
+    @property
+    def memory(self) -> TLSMemory | None:
+        """Which hosts did TLS before; ``None`` where ``relay.lost_tls`` wants nothing remembered."""
+        return self._memory
+
     def open(self, spool: ISpool, bridge: Bridge, accepted: Callable[[Entry], None]) -> None:
         """Read what was kept; reports go into ``spool``, and ``accepted`` is told of them.
 

@@ -16,7 +16,7 @@ from mailserver.words import header_text, known, say
 _COMMANDS = {
     "queue list": "hold.list",
     "queue release --sender {account}": "hold.release",
-    "queue remove --sender {account}": "hold.remove",
+    "queue remove --held --sender {account}": "hold.remove",
     "user password {account}": "hold.password",
 }
 

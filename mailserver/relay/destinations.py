@@ -208,6 +208,17 @@ class Destinations:
             "seconds_between": known.spacing,
         }
 
+    def forgive(self, key: Key) -> bool:
+        """Let a destination that is dead be tried at once, for an operator says so; whether it was dead."""
+        known = self._known.get(key)
+        if known is None or not known.dead:
+            return False
+        known.dead, known.pause, known.until = "", 0.0, 0.0
+        known.window.revive(known.busy)
+        self._queue(key, known)
+        self._serve_all()
+        return True
+
     def keys(self) -> list[Key]:
         """Every destination that is remembered."""
         return list(self._known)

@@ -12,6 +12,7 @@ from mailserver.relay.next_hops import Hop
 from mailserver.relay.routes import CredentialsUnreadable
 from mailserver.relay.sessions import Manner
 from mailserver.relay.smtp import SMTPSession
+from mailserver.relay.tls_memory import TLSMemory
 from mailserver.values.address import NULL_SENDER, Address, address_from, domain_key
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.wire.client_events import SessionEnded
@@ -20,10 +21,13 @@ from mailserver.wire.client_events import SessionEnded
 class Knowing:
     """Answers to ``mailserver queue why`` and ``mailserver route``."""
 
-    def __init__(self, reactor: Any, agent: RelayAgent, hostname: str) -> None:
+    def __init__(
+        self, reactor: Any, agent: RelayAgent, hostname: str, tls_memory: TLSMemory | None = None
+    ) -> None:
         self._reactor = reactor
         self._agent = agent
         self._hostname = hostname
+        self._tls_memory = tls_memory
 
     async def why(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``domain`` -> next hop, window, memory and demands of each host."""
@@ -48,7 +52,44 @@ class Knowing:
             "policy": list(security.policy.lines) if security.policy else [],
             "refused": security.refused,
             "memory": self._agent.dialler.memory.known(candidate.target),
+            "tls_seen": self._tls_memory.seen(candidate.target.host) if self._tls_memory else 0.0,
         }
+
+    # Forgetting ------------------------------------------------------------------------------------
+
+    async def forgive(self, request: Mapping[str, Any]) -> int:
+        """``domains``, or none for all: forget that their hosts failed; how many that were. An operator who
+        wants mail tried now must not be answered from memory."""
+        domains = request.get("domains")
+        memory, destinations = self._agent.dialler.memory, self._agent.destinations
+        known = destinations.keys()
+        if domains is None:
+            return memory.forget() + sum(destinations.forgive(key) for key in known)
+        count = 0
+        for hop in [hop for domain in domains if (hop := await self._hop(str(domain))) is not None]:
+            for exchange in hop.exchanges:
+                count += sum(memory.forget(address, exchange.port) for address in exchange.addresses)
+                # Other domains may share the host, under demands of their own.
+                keys = [key for key in known if (exchange.name, exchange.port) in key.hosts]
+                count += sum(destinations.forgive(key) for key in keys)
+        return count
+
+    async def forget(self, request: Mapping[str, Any]) -> list[str]:
+        """``domain``, or a host's name: forget that its hosts did TLS, and that they failed; the hosts of
+        which something was known."""
+        domain = str(request.get("domain", ""))
+        await self.forgive({"domains": [domain]})
+        hop = await self._hop(domain)
+        names = {domain, *(exchange.name for exchange in (hop.exchanges if hop else ()))}
+        memory = self._tls_memory
+        return sorted(name for name in names if memory is not None and memory.forget(name))
+
+    async def _hop(self, domain: str) -> Hop | None:
+        key = domain_key(domain)
+        try:
+            return await self._agent.next_hops.hop(_envelope("", Address("postmaster", key)), key)
+        except (NoExchange, LookupDelayed):
+            return None
 
     # The walk --------------------------------------------------------------------------------------
 

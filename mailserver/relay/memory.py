@@ -76,6 +76,14 @@ class HostMemory:
         known = self._hosts.get((target.address, target.port))
         return known is not None and self._reactor.seconds() < known.clear_until
 
+    def forget(self, address: str = "", port: int = 0) -> int:
+        """Expect nothing bad of an address any more, or of any (``""``); of how many something was known."""
+        if not address:
+            count = len(self._hosts)
+            self._hosts.clear()
+            return count
+        return int(self._hosts.pop((address, port), None) is not None)
+
     def known(self, target: Target) -> str:
         """What is remembered now, in words for the operator; ``""`` when nothing is."""
         words = []

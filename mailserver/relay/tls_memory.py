@@ -80,6 +80,10 @@ class TLSMemory:
         at = self._seen.get(domain_key(host))
         return at is not None and self._now() - at < REMEMBERED_SECONDS
 
+    def seen(self, host: str) -> float:
+        """When ``host`` was last noted to do TLS, in seconds since the epoch; 0: never, or too long ago."""
+        return self._seen[domain_key(host)] if self.knows(host) else 0.0
+
     def forget(self, host: str) -> bool:
         """Expect nothing of ``host`` any more; whether anything was."""
         known = self._seen.pop(domain_key(host), None) is not None

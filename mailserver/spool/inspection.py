@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,16 +16,19 @@ from typing import Any
 
 from mailserver.durable import Disk
 from mailserver.spool.content import ContentReader, StoredContent
+from mailserver.spool.orders import Changed, Order, remove
 from mailserver.spool.rows import WAITING_COLUMNS, envelope_from, waiting_from
 from mailserver.spool.schema import (
     NEVER,
     SpoolUnusable,
     bodies_path,
+    bring_up_to_date,
     check_version,
     connect,
     lock_path,
     spool_path,
     spool_workers,
+    version_of,
 )
 from mailserver.spool.selection import Selection
 from mailserver.values.address import Address, domain_key
@@ -39,7 +43,6 @@ _ENTRY_COLUMNS = "id, arrived, reverse_local, reverse_domain, parameters, hold, 
 _RECIPIENTS = f"""
 SELECT next_attempt, {WAITING_COLUMNS} FROM recipient WHERE entry = ? ORDER BY number LIMIT {RECIPIENTS_SHOWN}
 """
-_DUE_NOW = f"UPDATE recipient SET next_attempt = 0 WHERE next_attempt < {NEVER!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,11 @@ class QueueInspection:
         self._spools: list[_OneSpool] = []
         with _told(folder):
             for worker in spool_workers(folder):
-                self._spools.append(_OneSpool(folder, worker))
+                spool = _OneSpool(folder, worker)
+                if spool.has_tables:
+                    self._spools.append(spool)
+                else:  # a worker is about to make them
+                    spool.close()
 
     def __enter__(self) -> QueueInspection:
         return self
@@ -139,103 +146,31 @@ class QueueInspection:
                 found += spool.attempts(number)
         return found
 
-    def selected(self, selection: Selection) -> list[int]:
-        """The numbers of the messages that are meant, oldest first in each spool."""
-        condition, given = selection.condition()
-        found: list[int] = []
+    def change(self, order: Order, selection: Selection) -> Changed:
+        """Give an order (``spool.orders``) to what is meant, in one transaction for each spool. A running
+        server sees the change within a second or two."""
+        changed = Changed()
         for spool in self._spools:
             with _told(spool.path):
-                found += spool.numbers(f"SELECT id FROM entry WHERE {condition} ORDER BY id", given)
-        return found
+                changed += spool.change(order, selection)
+        return changed
 
-    def hold(self, number: int, reason: str, until: float = 0.0) -> int:
-        """Keep one message's waiting recipients back, for good or ``until`` (seconds since the epoch); how
-        many that are. Leased ones are being tried already."""
-        return self._change(
-            f"UPDATE recipient SET next_attempt = {until or NEVER!r}"
-            " WHERE next_attempt IS NOT NULL AND entry = ?",
-            (number,),
-            "UPDATE entry SET hold = ?2 WHERE id = ?1",
-            (number, reason),
-        )
-
-    def order(self, number: int, what: str, words: str) -> int:
-        """Write an operator's order, ``bounce`` or ``route``, on one message's envelope, and make it due; how
-        many recipients that are. Leased ones meet it at their next attempt."""
-        if what not in ("bounce", "route"):
-            raise ValueError(what)
-        return self._change(
-            "UPDATE recipient SET next_attempt = 0 WHERE next_attempt IS NOT NULL AND entry = ?",
-            (number,),
-            f"UPDATE entry SET parameters = json_set(parameters, '$.{what}', ?2), hold = NULL WHERE id = ?1",
-            (number, words),
-        )
-
-    def retry_entry(self, number: int) -> int:
-        """Make the recipients of one message due now; how many that are.
-
-        Leased recipients are left alone: they are being tried already.  A message that was set
-        aside or held is released.  A running server sees the change within a second or two.
-        """
-        return self._change(
-            "UPDATE recipient SET next_attempt = 0 WHERE next_attempt IS NOT NULL AND entry = ?",
-            (number,),
-            "UPDATE entry SET hold = NULL WHERE id = ? AND hold IS NOT NULL",
-        )
-
-    def retry_recipient(self, address: Address) -> int:
-        """Make every waiting recipient of this address due now (also one that the sender knew by
-        it, before aliases); how many that are. Leased and held ones are left alone."""
-        key = address.local, domain_key(address.domain)
-        return self._change(
-            f"{_DUE_NOW} AND ((local = ? AND domain_key(domain) = ?)"
-            " OR (original_local = ? AND domain_key(original_domain) = ?))",
-            (*key, *key),
-        )
-
-    def retry_domain(self, domain: str) -> int:
-        """Make every waiting recipient in this domain due now; how many that are. Leased and held
-        ones are left alone."""
-        return self._change(f"{_DUE_NOW} AND domain_key(domain) = ?", (domain_key(domain),))
-
-    def retry_all(self) -> int:
-        """Make everybody who waits due now; how many that are. Leased and held ones are left alone."""
-        return self._change(_DUE_NOW, ())
-
-    def remove(self, number: int) -> bool:
-        """Remove one message with all its recipients; no report is made. ``False``: it is not there.
-
-        Leased recipients go too.  The attempt that is under way is not stopped: it may still
-        deliver, and a failure that it meets may still be reported to the sender, but nothing is
-        tried again.
-        """
-        removed = False
+    def reasons(self, domain: str) -> list[tuple[int, str]]:
+        """How many recipients in a domain wait, by the last reason, the most first."""
+        found: Counter[str] = Counter()
         for spool in self._spools:
             with _told(spool.path):
-                removed |= spool.remove(number)
-        return removed
+                found.update(spool.reasons(domain_key(domain)))
+        return [(count, reason) for reason, count in found.most_common()]
 
     def recall(self, number: int, now: float) -> bool:
         """Remove one message that still waits for its release, before anybody was tried. ``False``: it
         does not, or is not there."""
         for spool in self._spools:
             with _told(spool.path):
-                if spool.remove(number, not_before=now):
+                if spool.change(remove, Selection((number,)), now).messages:
                     return True
         return False
-
-    def _change(
-        self,
-        statement: str,
-        parameters: tuple[object, ...],
-        also: str = "",
-        also_with: tuple[object, ...] | None = None,
-    ) -> int:
-        changed = 0
-        for spool in self._spools:
-            with _told(spool.path):
-                changed += spool.change(statement, parameters, also, also_with)
-        return changed
 
 
 class _OneSpool:
@@ -249,6 +184,9 @@ class _OneSpool:
         self._db = connect(self.path)
         try:
             check_version(self._db, self.path)
+            self.has_tables = bool(version_of(self._db))
+            if self.has_tables:
+                bring_up_to_date(self._db)
             self._db.text_factory = _readable
             self._db.create_function("domain_key", 1, _domain_key, deterministic=True)
             self._reader = ContentReader(self.path)
@@ -326,40 +264,29 @@ class _OneSpool:
 
     def _recipients(self, number: int, held: bool) -> Iterator[QueuedRecipient]:
         for next_attempt, *row in self._db.execute(_RECIPIENTS, (number,)).fetchall():
+            waiting = waiting_from(row)
             has_end = next_attempt is not None and 0 < next_attempt < NEVER
-            yield QueuedRecipient(waiting_from(row), next_attempt, held and not has_end)
+            yield QueuedRecipient(waiting, next_attempt, (held or bool(waiting.hold)) and not has_end)
 
     def numbers(self, query: str, given: list[object]) -> list[int]:
         return [number for (number,) in self._db.execute(query, given).fetchall()]
 
-    def change(
-        self,
-        statement: str,
-        parameters: tuple[object, ...],
-        also: str,
-        also_with: tuple[object, ...] | None = None,
-    ) -> int:
-        """Run ``statement``, and ``also`` with parameters of its own or the first, in one transaction."""
-        with self._transaction():
-            changed = self._db.execute(statement, parameters).rowcount
-            if also:
-                self._db.execute(also, parameters[:1] if also_with is None else also_with)
-        return changed
+    def reasons(self, domain: str) -> dict[str, int]:
+        query = "SELECT reason, count(*) FROM recipient WHERE domain_key(domain) = ? GROUP BY reason"
+        return {reason: int(count) for reason, count in self._db.execute(query, (domain,)).fetchall()}
 
-    def remove(self, number: int, not_before: float | None = None) -> bool:
-        """Remove a message; with ``not_before`` only when none of its recipients is due before."""
+    def change(self, order: Order, selection: Selection, not_before: float | None = None) -> Changed:
+        """Run ``order`` in one transaction; with ``not_before`` only where the one message that is meant
+        has no recipient that is due before."""
         with self._transaction():
-            if not_before is not None and not self._waits_until(number, not_before):
-                return False
-            self._db.execute("DELETE FROM recipient WHERE entry = ?", (number,))
-            gone = self._db.execute(
-                "DELETE FROM entry WHERE id = ? RETURNING content IS NULL", (number,)
-            ).fetchall()
-        if gone and gone[0][0]:
+            if not_before is not None and not self._waits_until(selection.numbers[0], not_before):
+                return Changed()
+            changed = order(self._db, selection)
+        for number in changed.with_file:
             # After the commit; if we end here, the server's next start sweeps the orphan.
             with suppress(FileNotFoundError):
                 self._disk.remove(self._bodies / queue_id(number))
-        return bool(gone)
+        return changed
 
     def _waits_until(self, number: int, moment: float) -> bool:
         """Whether there are recipients, and all of them have not been tried and wait longer than that."""

@@ -56,6 +56,16 @@ UPDATE recipient SET next_attempt = {NEVER!r} WHERE lane = ? AND next_attempt = 
 """
 _SET_ASIDE = "UPDATE entry SET hold = ? WHERE id = ?"
 
+_END_HOLD = f"""
+UPDATE entry SET hold = NULL
+WHERE id = ? AND NOT EXISTS (SELECT 1 FROM recipient WHERE entry = id AND next_attempt >= {NEVER!r})
+"""
+
+_END_RECIPIENTS_HOLD = """
+UPDATE recipient SET orders = json_remove(orders, '$.hold')
+WHERE entry = ? AND next_attempt IS NULL AND orders LIKE '%"hold":%'
+"""
+
 ContentOf = Callable[[int, int, bool], Content]
 """``(entry, size, has a file)`` -> its content."""
 
@@ -141,6 +151,8 @@ def _lease(db: sqlite3.Connection, page: _Page, due: tuple[int, float], wanted: 
         db.execute(_SET_ASIDE_RECIPIENTS, (*due, page.number))
         return 0
     db.execute(_LEASE, (*due, page.number, last))
+    if any(one.hold for one in waiting):  # until now, and now is over
+        db.execute(_END_RECIPIENTS_HOLD, (page.number,))
     page.waiting += waiting
     return len(waiting)
 
@@ -169,6 +181,6 @@ def _entries(
                 )
             continue
         if was_held:  # until now, and now is over
-            db.execute("UPDATE entry SET hold = NULL WHERE id = ?", (page.number,))
+            db.execute(_END_HOLD, (page.number,))
         content = content_of(page.number, size, bool(has_file))
         yield Entry(page.number, arrived, envelope, waiting, content, page.number < recovered_before)

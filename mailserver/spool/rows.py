@@ -143,7 +143,7 @@ def envelope_from(
 
 
 WAITING_COLUMNS = (
-    "number, local, domain, original_local, original_domain, orcpt, notify, attempts, reason, warned"
+    "number, local, domain, original_local, original_domain, orcpt, notify, attempts, reason, warned, orders"
 )
 """The columns of ``recipient`` that ``waiting_from`` reads, in its order."""
 
@@ -154,8 +154,25 @@ def waiting_from(row: Row) -> Waiting:
     Raises:
         ValueError, TypeError: the row is damaged.
     """
-    number, local, domain, original_local, original_domain, orcpt, notify, attempts, reason, warned = row
+    (
+        number,
+        local,
+        domain,
+        original_local,
+        original_domain,
+        orcpt,
+        notify,
+        attempts,
+        reason,
+        warned,
+        orders,
+    ) = row
     address = Address(local, domain)
     original = address if original_local is None else Address(original_local, original_domain)
     words = frozenset(notify.split(",")) if notify else frozenset()
-    return Waiting(Recipient(number, address, original, orcpt, words), attempts, reason, bool(warned))
+    recipient = Recipient(number, address, original, orcpt, words)
+    if not orders:
+        return Waiting(recipient, attempts, reason, bool(warned))
+    given = json.loads(orders)
+    told = {name: str(given.get(name, "")) for name in ("hold", "bounce", "route")}
+    return Waiting(recipient, attempts, reason, bool(warned), **told)

@@ -76,7 +76,11 @@ CREATE INDEX attempt_entry ON attempt (entry);
 COMMIT;
 """
 
+_ORDERS = "ALTER TABLE recipient ADD COLUMN orders TEXT NOT NULL DEFAULT ''"
+"""An operator's orders for single recipients, as JSON, or ``''``: ``hold``, ``bounce``, ``route``."""
+
 _HAS_LANES = "SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'lane'"
+_HAS_ORDERS = "SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'orders'"
 
 ATTEMPTS_KEPT = 20
 """Tries of one message that are remembered, the last ones."""
@@ -202,14 +206,29 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         db.execute(f"PRAGMA wal_autocheckpoint = {_BACKSTOP_PAGES}")
         if not version_of(db):
             db.executescript(_TABLES)
-        if not db.execute(_HAS_LANES).fetchone():
-            db.executescript(_LATER)
+        bring_up_to_date(db)
         for statement in _PROCEDURE:
             db.execute(statement.replace("{ATTEMPTS_KEPT}", str(ATTEMPTS_KEPT)))
     except BaseException:
         db.close()
         raise
     return db
+
+
+def bring_up_to_date(db: sqlite3.Connection) -> None:
+    """Add to a file what came later. Harmless twice; whoever opens it first does it.
+
+    Raises:
+        sqlite3.Error: the file cannot be written.
+    """
+    if not db.execute(_HAS_LANES).fetchone():
+        db.executescript(_LATER)
+    if not db.execute(_HAS_ORDERS).fetchone():
+        try:
+            db.execute(_ORDERS)
+        except sqlite3.OperationalError:
+            if not db.execute(_HAS_ORDERS).fetchone():  # else somebody was faster
+                raise
 
 
 def version_of(db: sqlite3.Connection) -> int:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from mailserver.admin.command import main
+from mailserver.admin.tried import merged
 from mailserver.durable import Disk
 from mailserver.spool.sqlite import SqliteSpool
 from mailserver.values.address import NULL_SENDER, address_from
@@ -106,6 +108,7 @@ def test_the_list_for_programs(run: Run, spool: SqliteSpool) -> None:
             "original": "list@example.test",
             "state": "waiting",
             "next_attempt": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(LATER)),
+            "hold": "",
             "attempts": 1,
             "reason": "connection refused",
         }
@@ -183,11 +186,11 @@ NOT_THERE = queue_id(123456789)
         ("show AEIOU", 64, "'AEIOU' is not a queue id; `mailserver queue list` shows them. Example: "),
         (f"show {'z' * 30}", 64, "is not a queue id"),
         (f"show {NOT_THERE}", 67, f"{NOT_THERE} is not in the queue"),
-        ("retry", 64, "Give an ID, an address or a domain, or --all."),
-        (f"retry {NOT_THERE} --all", 64, "Give an ID, an address or a domain, or --all."),
+        ("retry", 64, "Give IDs, or say which messages are meant."),
+        (f"retry {NOT_THERE} --domain b.test --all", 64, "Give --all, or say which messages are meant."),
         ("retry @b.test", 64, "'@b.test' is not a mail address"),
-        ("retry nowhere.test", 67, "nobody waits for nowhere.test"),
-        (f"retry {NOT_THERE}", 67, f"nobody waits for {NOT_THERE}"),
+        ("retry nowhere.test", 67, "nobody waits for that"),
+        (f"retry {NOT_THERE}", 67, "nobody waits for that"),
         ("remove AEIOU --yes", 64, "'AEIOU' is not a queue id"),
         (f"remove {NOT_THERE}", 64, "confirm with --yes"),
         (f"remove {NOT_THERE} --yes", 67, f"{NOT_THERE} is not in the queue"),
@@ -255,11 +258,67 @@ def test_show_tells_what_was_tried(run: Run, spool: SqliteSpool) -> None:
     assert fields["tried"][0]["steps"] == [[0.25, "RCPT TO", "450 4.2.1 later"]]
 
 
-def test_why_and_route_need_the_running_server(run: Run) -> None:
-    for command in (("queue", "why", "b.test"), ("route", "x@b.test")):
-        result = run(*command)
-        assert result.exit_code == 69
-        assert "is it running?" in result.stderr
+def test_route_needs_the_running_server(run: Run) -> None:
+    result = run("route", "x@b.test")
+    assert result.exit_code == 69
+    assert "is it running?" in result.stderr
+
+
+def test_why_counts_what_waits_without_the_server(run: Run, spool: SqliteSpool) -> None:
+    delayed(spool, spooled(spool, "x@b.test", "y@b.test"), "connection refused")
+    spooled(spool, "z@B.test")
+    result = run("queue", "why", "b.test")
+    assert result.stdout.splitlines() == [
+        "domain    b.test",
+        "waiting   2: connection refused",
+        "waiting   1: not tried yet",
+        "stopped   the server does not run, so nothing is tried",
+    ]
+    assert json.loads(run("queue", "why", "b.test", "--json").stdout)["running"] is False
+
+
+def test_tls_is_forgotten_on_the_disk(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    for worker in (0, 1):
+        path = tmp_path / "state" / f"tls-hosts-{worker}.json"
+        path.write_text(json.dumps({"mx.b.test": 1.0, "mx.c.test": 2.0}))
+    assert json.loads(run("queue", "forget", "MX.b.test", "--json").stdout) == {"hosts": ["mx.b.test"]}
+    assert json.loads((tmp_path / "state" / "tls-hosts-1.json").read_text()) == {"mx.c.test": 2.0}
+    assert run("queue", "forget", "mx.b.test").stdout == "nothing was known of its TLS\n"
+
+
+def test_workers_are_told_as_one() -> None:
+    def worker(dead: str, at: float) -> dict[str, Any]:
+        state = {
+            "busy": 1,
+            "waiting": 2,
+            "open": 0,
+            "window": 5,
+            "limit": 20,
+            "dead": dead,
+            "seconds_between": 0,
+        }
+        host = {
+            "host": "mx[192.0.2.1]:25",
+            "tls": "any",
+            "policy": [],
+            "refused": "",
+            "memory": dead,
+            "tls_seen": at,
+        }
+        last = {"at": at, "steps": []}
+        return {
+            "route": None,
+            "hosts": [host],
+            "destination": {**state, "probe_in": at if dead else None},
+            "last": last,
+        }
+
+    told = merged("b.test", [worker("", 5.0), worker("refused", 9.0)], [(3, "refused")])
+    assert told["destination"]["busy"] == 2
+    assert (told["destination"]["dead"], told["destination"]["probe_in"]) == ("refused", 9.0)
+    assert (told["last"]["at"], told["hosts"][0]["tls_seen"], told["workers"]) == (9.0, 9.0, 2)
+    assert merged("b.test", [{"trouble": "no such domain"}], [])["trouble"] == "no such domain"
 
 
 def test_hold_with_an_end_shows_why_and_until_when(run: Run, spool: SqliteSpool) -> None:
@@ -268,7 +327,7 @@ def test_hold_with_an_end_shows_why_and_until_when(run: Run, spool: SqliteSpool)
     for one in (entry, other):
         delayed(spool, one)
     held = run("queue", "hold", "--domain", "B.test", "--reason", "they asked", "--until", "2h", "--json")
-    assert json.loads(held.output) == {"messages": [entry.queue_id]}
+    assert json.loads(held.output) == {"messages": [entry.queue_id], "recipients": 1}
     (shown, free) = json.loads(run("queue", "list", "--json").output)
     assert shown["hold"] == "they asked"
     assert shown["recipients"][0]["next_attempt"] is not None
@@ -299,6 +358,32 @@ def test_bounce_and_reroute_are_orders_that_the_server_finds(run: Run, spool: Sq
     found = {one.id: one.envelope for one in spool.due(1.0, 10).result(10)}
     assert found[large.id].bounce == "too much"
     assert found[small.id].route == "smtp://10.0.0.5:25"
+
+
+def test_an_order_for_a_domain_is_not_for_the_others_of_a_message(run: Run, spool: SqliteSpool) -> None:
+    entry = spooled(spool, "x@b.test", "y@c.test", "z@c.test")
+    delayed(spool, entry)
+    done = run("queue", "bounce", "--domain", "c.test", "--reason", "dead", "--yes")
+    assert done.stdout == "2 recipients returned\n"
+    (found,) = spool.due(1.0, 10).result(10)
+    assert [(w.recipient.address.domain, w.bounce) for w in found.waiting] == [("c.test", "dead")] * 2
+    assert run("queue", "remove", "--domain", "b.test", "--yes", "--json").exit_code == 0
+    (shown,) = listed(run)
+    assert [one["address"] for one in shown["recipients"]] == ["y@c.test", "z@c.test"]  # type: ignore[attr-defined]
+
+
+def test_retry_release_and_remove_take_what_hold_takes(run: Run, spool: SqliteSpool) -> None:
+    one, other = spooled(spool, "x@b.test"), spooled(spool, "y@c.test", content=CONTENT * 100)
+    for entry in (one, other):
+        delayed(spool, entry)
+    assert run("queue", "hold", "--larger", "1KiB", "--reason", "large").exit_code == 0
+    assert json.loads(run("queue", "retry", "--all", "--json").stdout)["messages"] == [one.queue_id]
+    assert run("queue", "release", "--domain", "b.test").exit_code == 67
+    assert run("queue", "release", "--recipient", "@C.test").stdout == f"{other.queue_id} released\n"
+    assert run("queue", "remove", "--older", "1h", "--yes").exit_code == 67
+    assert run("queue", "remove", "--held", "--yes").exit_code == 67
+    assert run("queue", "remove", "--all", "--yes").exit_code == 0
+    assert listed(run) == []
 
 
 def test_orders_that_mean_nobody_or_nothing(run: Run, spool: SqliteSpool) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import smtplib
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from typing import Any, cast
 
 import pytest
 
+from tests.journeys.names import NameServer
 from tests.journeys.scripted import Scripted
 from tests.journeys.server import PASSWORD, Server
 from tests.journeys.tools import PATIENCE, eventually, ours, run
@@ -80,3 +82,64 @@ def test_a_report_in_turkish_and_an_address_that_is_not_tried_again(
     eventually(lambda: submit(server, "gone@b.test") == {}, "the cleared address to be tried")
     again = [ours("mailserver"), "--config", str(server.configuration), "suppression", "clear", "x@b.test"]
     assert run(again).returncode == 67
+
+
+def test_why_mail_waits_and_a_retry_that_counts(sender: Callable[..., Server], peer: Scripted) -> None:
+    peer.replies["CONNECT"] = "421 4.3.2 too busy"
+    server = sender(**{"": {"workers": 2}})
+    server.start()
+    for n in range(8):
+        submit(server, f"u{n}@b.test", subject=f"number {n}")
+
+    def reasons() -> list[str]:
+        return [one["reason"] for entry in server.queue() for one in entry["recipients"]]
+
+    eventually(lambda: len(reasons()) == 8 and all("busy" in reason for reason in reasons()), "eight delays")
+    told = json.loads(server.cli("queue", "why", "b.test", "--json"))
+    assert told["workers"] == 2
+    assert sum(one["recipients"] for one in told["waiting"]) == 8
+    assert told["destination"]["hosts"] == [f"127.0.0.1:{peer.port}"]
+    assert "421 4.3.2 too busy" in json.dumps(told["last"])
+    page = server.cli("queue", "why", "b.test")
+    assert "421 4.3.2 too busy" in page
+    assert "\nwindow " in page
+    walk = [ours("mailserver"), "--config", str(server.configuration), "route", "u1@b.test", "--json"]
+    refused = run(walk)
+    assert refused.returncode == 69
+    assert not json.loads(refused.stdout)[-1]["ok"]
+    # The peer is well again: an operator's retry is not answered from what we remember.
+    peer.replies["CONNECT"] = "220 peer.test ESMTP"
+    counts = {one["attempts"] for entry in server.queue() for one in entry["recipients"]}
+    assert counts == {1}
+    stages = json.loads(run(walk).stdout)
+    assert "RCPT TO" in [stage["stage"] for stage in stages if stage["ok"]]
+    server.cli("queue", "hold", "--recipient", "u7@b.test", "--reason", "a journey")
+    done = json.loads(server.cli("queue", "retry", "b.test", "--json"))
+    assert done["recipients"] == 7
+    eventually(lambda: sum(peer.taken.values()) == 7, "seven messages")
+    assert set(peer.taken.values()) == {1}
+    (held,) = server.queue()
+    assert (held["hold"], held["recipients"][0]["attempts"]) == ("a journey", 1)
+    server.stop()
+    server.cli("queue", "release", "--domain", "b.test")
+    server.start()
+    eventually(lambda: peer.taken["number 7"] == 1, "the released message")
+
+
+def test_tls_that_a_host_has_given_up_is_forgotten(
+    make_server: Callable[..., Server], zones: Callable[[dict[str, str]], NameServer], peer: Scripted
+) -> None:
+    names = zones({"b.test": "@ 60 MX 10 mx\nmx 60 A 127.0.0.1"})
+    relay = {"port": peer.port, "nameservers": [names.address], "allow_loopback": True, "lost_tls": "delay"}
+    server = make_server("a", "mx.a.test", ["a.test"], {"relay": relay})
+    server.add_user(ADA)
+    (server.folder / "state" / "tls-hosts-0.json").write_text(json.dumps({"mx.b.test": time.time()}))
+    server.start()
+    submit(server, "bob@b.test")
+    eventually(lambda: any(one["recipients"][0]["reason"] for one in server.queue()), "a delay")
+    assert "TLS" in server.queue()[0]["recipients"][0]["reason"]
+    told = json.loads(server.cli("queue", "why", "b.test", "--json"))
+    assert told["hosts"][0]["tls_seen"] > 0
+    assert json.loads(server.cli("queue", "forget", "b.test", "--json")) == {"hosts": ["mx.b.test"]}
+    server.cli("queue", "retry", "b.test")
+    eventually(lambda: peer.taken["hello"] == 1, "the message in clear")
