@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -199,11 +200,13 @@ class Listener:
 @dataclass(frozen=True)
 class Place:
     """Where a process stands among its equals: worker ``number`` of ``count``, with the descriptors
-    of the sockets that it inherits, by the names of their listeners; none where it binds them."""
+    of the sockets that it inherits, by the names of their listeners; none where it binds them.
+    ``path`` is the configuration's file, for SIGHUP."""
 
     number: int = 0
     count: int = 1
     sockets: Mapping[str, int] = field(default_factory=dict)
+    path: Path | None = None
 
 
 def make_listeners(listen: Listen, reactor: object, sockets: Mapping[str, int]) -> list[Listener]:

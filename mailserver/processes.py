@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger, globalLogPublisher
 
 from mailserver import maillog
+from mailserver.assembly.changing import in_force, on_hangup
 from mailserver.config import Settings
 from mailserver.listeners import Place, StartFailed, make_listeners
 from mailserver.service import MailServer
@@ -19,15 +21,18 @@ from mailserver.supervisor import FIRST_SOCKET, Supervisor, WorkerFailed
 log = Logger(namespace="mailserver")
 
 
-def make_server(settings: Settings, reactor: Any, quick_start: bool = False) -> MultiService:
+def make_server(
+    settings: Settings, reactor: Any, quick_start: bool = False, path: Path | None = None
+) -> MultiService:
     """The whole server, in this process or in several; nothing is opened yet.
 
     Raises:
         StartFailed: something in the settings cannot be understood.
     """
     count = settings.workers or _cores()
-    alone = MailServer(settings, reactor, quick_start)  # which looks at the settings in any case
-    return alone if count == 1 else SupervisedServer(settings, reactor, count, quick_start)
+    # One that is alone looks at the settings in any case.
+    alone = MailServer(settings, reactor, quick_start, Place(path=path))
+    return alone if count == 1 else SupervisedServer(settings, reactor, count, quick_start, path)
 
 
 def _cores() -> int:
@@ -43,9 +48,18 @@ class SupervisedServer(MultiService):
     No rooms are opened here: no file, no database, no thread.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, count: int, quick_start: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        count: int,
+        quick_start: bool,
+        path: Path | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._settings = settings
+        self._path = path
+        self._reactor = reactor
         self._count = count
         self._quick_start = quick_start
         self._listeners = make_listeners(settings.listen, reactor, {})
@@ -66,6 +80,7 @@ class SupervisedServer(MultiService):
         except WorkerFailed as error:
             raise StartFailed(str(error)) from error
         super().startService()  # type: ignore[no-untyped-call]
+        on_hangup(self._reactor, lambda: self._supervisor.signal("HUP"))
         for listener in self._listeners:
             log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
 
@@ -83,8 +98,9 @@ class SupervisedServer(MultiService):
         """What a worker needs to know. The settings themselves and not the path of their file: it may be
         root's to read, and a worker that is started again must not differ from the others."""
         sockets = {listener.name: FIRST_SOCKET + n for n, listener in enumerate(self._listeners)}
-        place = Place(number, self._count, sockets)
-        return pickle.dumps((self._settings, place, self._quick_start and number == 0))
+        place = Place(number, self._count, sockets, self._path)
+        settings = in_force(self._settings, self._count, number)
+        return pickle.dumps((settings, place, self._quick_start and number == 0))
 
     @staticmethod
     def _say(lines: bytes) -> None:

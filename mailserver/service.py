@@ -20,6 +20,7 @@ from mailserver.assembly.access import Access
 from mailserver.assembly.addresses import Addresses
 from mailserver.assembly.answers import control_of
 from mailserver.assembly.auditing import Auditing
+from mailserver.assembly.changing import Changing, on_hangup
 from mailserver.assembly.deliveries import Deliveries
 from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
@@ -102,6 +103,7 @@ class MailServer(MultiService):
         self._routes = _route_table(settings)
         self._listeners = make_listeners(settings.listen, reactor, self._place.sockets)
         self._house: House | None = None
+        self._changing: Changing | None = None
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
@@ -126,9 +128,19 @@ class MailServer(MultiService):
             listener.serve(house.factory(listener.name))
             if self._place.count == 1:
                 log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
+        self._changing = Changing(self._settings, self._change, self._reactor, self._place.path)
+        self._changing.answer(house.control)
+        on_hangup(self._reactor, self._changing.reread)
         if self._quick_start:
             ports = {listener.name: _port(listener) for listener in self._listeners}
             welcome(house.directory, self._settings.domains[0], ports.get("smtp", 0), ports.get("pop3", 0))
+
+    def _change(self, settings: Settings) -> None:
+        """Let the next connections meet other settings. Raises ``StartFailed``: nothing was changed."""
+        assert self._house is not None
+        self._house.change(settings)
+        for listener in self._listeners:
+            listener.serve(self._house.factory(listener.name))
 
     def _listening(self) -> list[tuple[str, int]]:
         """Where other servers reach us: what leads there leads back."""
@@ -141,6 +153,8 @@ class MailServer(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        if self._changing is not None:
+            self._changing.stop()
         await DeferredList([listener.close() for listener in self._listeners])
         if self._house is not None:
             await self._house.end_sessions()
@@ -276,6 +290,35 @@ class House:
     @property
     def runners(self) -> list[Runner]:
         return [self.runner, *self.orphans.values()]
+
+    def change(self, settings: Settings) -> None:
+        """Take over what counts for the next connection; sessions go on as they began.
+
+        Raises:
+            StartFailed: something cannot be used; nothing was changed.
+        """
+        before, self._settings = self._settings, settings
+        try:
+            access, entrance, tls = self._make_access(), self._make_entrance(), self._certificate()
+            tls.load()
+            access.open()
+        except (StartFailed, CertificateError, OSError) as error:
+            self._settings = before
+            raise StartFailed(str(error)) from error
+        entrance.succeed(self.entrance)
+        self.submissions.close()
+        self.certificate_watch.stop()
+        self.access, self.entrance, self.tls = access, entrance, tls
+        self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, self._reactor)
+        self.submissions.open(self.spool, self.runner.accepted)
+        self.certificate_watch = CertificateWatch(tls, self.workers, self._reactor)
+        self.certificate_watch.start()
+        self.queue_start = QueueStart(self.spool, self.bridge, settings.relay.etrn, time.monotonic)
+        relay = settings.relay
+        schedule = RetrySchedule(relay.retry, relay.warn_after, relay.give_up_after)
+        for runner in self.runners:
+            runner.change(schedule, schedule.warn_due)
+        self._factories = [factory for factory in self._factories if factory.sessions]
 
     async def end_sessions(self) -> None:
         """Say goodbye to clients; those in the middle of something may finish it."""

@@ -99,8 +99,12 @@ class WorkerProcess(ProcessProtocol):
 
     def terminate(self) -> None:
         """Ask it to end as soon as its sessions allow. Harmless when it has ended."""
+        self.signal("TERM")
+
+    def signal(self, name: str) -> None:
+        """Send a signal, ``"HUP"`` for example. Harmless when it has ended."""
         try:
-            self._process.signalProcess("TERM")
+            self._process.signalProcess(name)
         except ProcessExitedAlready:
             pass
 
@@ -213,6 +217,11 @@ class Supervisor:
             lambda _: log.info("worker {number} serves again", number=number),
             lambda failure: log.error("{why}", why=failure.getErrorMessage()),
         )
+
+    def signal(self, name: str) -> None:
+        """Send a signal (``"HUP"``) to all that live."""
+        for worker in self._living.values():
+            worker.signal(name)
 
     # -- the end ---------------------------------------------------------------------------
 

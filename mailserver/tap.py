@@ -48,7 +48,7 @@ def makeService(options: Options) -> IService:
     path = Path(named) if named else config.find()
     try:
         settings = config.load(path) if path else config.quick_start(Path.cwd())
-        service = make_server(settings, reactor, quick_start=path is None)
+        service = make_server(settings, reactor, quick_start=path is None, path=path and path.absolute())
     except (config.ConfigError, config.ConfigUnreadable, StartFailed) as error:
         raise SystemExit(f"mailserver: {error}") from None
     sys.excepthook = _one_line_for_a_failed_start

@@ -39,6 +39,7 @@ ON_FLOOR_5 = {
     ("tap", "service"),
     ("tap", "processes"),
     ("processes", "service"),
+    ("processes", "assembly"),
     ("worker", "service"),
     ("service", "assembly"),
     ("admin", "service"),

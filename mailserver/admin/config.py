@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mailserver.admin.config_live import apply, confirm, diff
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(epilog="Example: mailserver --config mailserver.toml config check")
 def config() -> None:
-    """Check and show the configuration."""
+    """Check, show, compare and apply the configuration."""
 
 
 @config.command(epilog="Example: mailserver --config mailserver.toml config check")
@@ -32,7 +33,7 @@ def check(operator: Operator, as_json: bool) -> None:
     output = Output(as_json)
     settings = operator.settings
     name = str(operator.path or "quick start")
-    if mistakes := list(_deeper_mistakes(settings)):
+    if mistakes := list(deeper_mistakes(settings)):
         raise Refusal(os.EX_CONFIG, "\n".join(f"{name}: {mistake}" for mistake in mistakes))
     output.done(f"{name}: no mistakes", file=name, domains=list(settings.domains))
 
@@ -49,7 +50,12 @@ def show(operator: Operator, as_json: bool) -> None:
     output.text(as_toml(table), table)
 
 
-def _deeper_mistakes(settings: Settings) -> Iterator[str]:
+config.add_command(apply)
+config.add_command(confirm)
+config.add_command(diff)
+
+
+def deeper_mistakes(settings: Settings) -> Iterator[str]:
     """What shows only when Twisted reads the endpoints and OpenSSL the certificate."""
     import attrs
     from twisted.internet.endpoints import serverFromString

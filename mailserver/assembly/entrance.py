@@ -114,6 +114,15 @@ class Entrance:
             self._writing.stop()
             self._write_greylist()
 
+    def succeed(self, former: Entrance) -> None:
+        """Open in the place of another, whose connections still count."""
+        limits = self.connections.limits
+        former.close()
+        self.connections = former.connections
+        self.connections.limits = limits
+        self.connections.factories[:] = [one for one in self.connections.factories if one.sessions]
+        self.open()
+
     def proxied(self, factory: Any) -> Any:
         """``factory``, behind a reader of PROXY headers where load balancers are named."""
         networks = self._settings.proxy.networks

@@ -3,7 +3,7 @@
 from mailserver.config.kinds import Network
 from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
-from mailserver.config.reading import PLACES, find, load, quick_start
+from mailserver.config.reading import PLACES, find, load, load_table, load_text, quick_start
 from mailserver.config.settings import Listen, Login, Relay, Settings, Store, Tls
 
 __all__ = [
@@ -23,5 +23,7 @@ __all__ = [
     "Tls",
     "find",
     "load",
+    "load_table",
+    "load_text",
     "quick_start",
 ]

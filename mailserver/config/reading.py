@@ -37,7 +37,28 @@ def load(path: Path) -> Settings:
         ConfigUnreadable: there is no such file, or it may not be read.
         ConfigError: the file is not TOML, or something in it is wrong; names all of it.
     """
-    table = _table_in(path)
+    return _read(_table_in(path), path)
+
+
+def load_text(text: str, path: Path) -> Settings:
+    """The settings in ``text``, as if it stood in the file ``path``, which is not opened.
+
+    Raises:
+        ConfigError: as ``load`` does.
+    """
+    return _read(_table_of(text.encode(), path), path)
+
+
+def load_table(table: dict[str, Any]) -> Settings:
+    """The settings that ``words.as_table`` has put into words, with every path absolute.
+
+    Raises:
+        ConfigError: as ``load`` does.
+    """
+    return _read(table, Path("/"))
+
+
+def _read(table: dict[str, Any], path: Path) -> Settings:
     try:
         settings: Settings = _converter().structure(table, Settings)
     except ClassValidationError as error:
@@ -67,10 +88,16 @@ def quick_start(folder: Path) -> Settings:
 
 def _table_in(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        octets = path.read_bytes()
     except OSError as error:
         text = f"cannot be read: {error.strerror}; name an existing file with --config"
         raise ConfigUnreadable([Mistake(path, "", text)]) from None
+    return _table_of(octets, path)
+
+
+def _table_of(octets: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(octets.decode())
     except UnicodeDecodeError as error:
         text = f"octet {error.start} is not UTF-8; save the file in UTF-8"
         raise ConfigError([Mistake(path, "", text)]) from None

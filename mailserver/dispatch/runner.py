@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from mailserver import maillog
 from mailserver.dispatch.lanes import UNKNOWN, Lane, Lanes
 from mailserver.dispatch.settlement import Ways, must_return, settle, too_late
-from mailserver.interfaces import IDeliveryAgent, ISpool, Notice
+from mailserver.interfaces import IDeliveryAgent, ISpool, Notice, RetrySchedule
 from mailserver.threads import Bridge
 from mailserver.values.account import Alias, Elsewhere, LocalUser, MailingList
 from mailserver.values.envelope import Entry, Recipient, Waiting
@@ -90,6 +90,10 @@ class Runner(Service):
             return None
         self._idle = Deferred()
         return self._idle
+
+    def change(self, schedule: RetrySchedule, warn_due: Callable[[float, float, bool], bool]) -> None:
+        """Try again, and warn, by these from now on."""
+        self._ways = replace(self._ways, retry=schedule, warn_due=warn_due)
 
     # -- what is due -----------------------------------------------------------------------
 
