@@ -13,12 +13,10 @@ from mailserver.wire.pop3_server import Pop3Server
 
 
 class Outlet:
-    """Queues behind what the machine has queued, and writes."""
+    """Writes what the machine has queued."""
 
     def __init__(self, machine: Pop3Server) -> None:
         self._machine = machine
-        self._pieces: list[bytes] = []
-        self._octets = 0
         self._room: Deferred[None] | None = None
         self._write: Callable[[bytes], object] = _nowhere
         self.is_full = False
@@ -28,24 +26,10 @@ class Outlet:
         """Write there from now on; ``direct``: as much as a plain socket takes without the reactor."""
         self._write = direct_writer(transport) if direct else transport.write
 
-    def put(self, octets: bytes) -> int:
-        """Queue octets; how many wait now to be written."""
-        said = self._machine.take_output()
-        if said:
-            self._pieces.append(said)
-        self._pieces.append(octets)
-        self._octets += len(said) + len(octets)
-        return self._octets
-
     def flush(self) -> None:
-        """Write what waits, and what the machine has queued."""
+        """Write what is queued."""
         octets = self._machine.take_output()
-        if self._pieces:
-            self._pieces.append(octets)
-            octets = b"".join(self._pieces)
-            self._pieces.clear()
-            self._octets = 0
-        if octets and not self.is_lost:
+        if octets:
             self._write(octets)
 
     async def has_room(self) -> None:

@@ -11,7 +11,7 @@ from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
 from mailserver.retrieve.outlet import Outlet
 from mailserver.retrieve.tally import Tally
 from mailserver.threads import Workers
-from mailserver.wire.dots import clean_dot_stuffed
+from mailserver.wire.dots import END_OF_DATA, clean_dot_stuffed
 from mailserver.wire.pop3_events import Retrieve, Transmit, Update
 from mailserver.wire.pop3_server import Pop3Server
 
@@ -75,10 +75,10 @@ class Reading:
             # Another program wrote a size into the name that is not the file's, or line ends that are none.
             return self._in_pieces(event)
         if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
-            stuffed = clean_dot_stuffed(whole)
+            waiting = self._machine.send(event.opening, clean_dot_stuffed(whole), END_OF_DATA)
         else:
-            stuffed = b"".join(on_the_wire((whole,), event.lines, self._machine.is_utf8))
-        waiting = self._outlet.put(event.opening + stuffed)
+            pieces = on_the_wire((whole,), event.lines, self._machine.is_utf8)
+            waiting = self._machine.send(event.opening, *pieces)
         self._sent(event)
         if waiting >= CHUNK_OCTETS:
             self._outlet.flush()
@@ -94,7 +94,7 @@ class Reading:
             return
         chunk = event.opening + chunk
         while chunk and not outlet.is_lost:
-            outlet.put(chunk)
+            self._machine.send(chunk)
             outlet.flush()
             reading = self._workers.call(next_chunk, pieces)
             await outlet.has_room()
@@ -122,7 +122,7 @@ class Reading:
 async def transmit(event: Transmit, machine: Pop3Server, outlet: Outlet) -> None:
     """Send a long list as the client reads it, and answer the event."""
     for piece in event.pieces:
-        outlet.put(piece)
+        machine.send(piece)
         outlet.flush()
         await outlet.has_room()
         if outlet.is_lost:

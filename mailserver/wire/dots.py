@@ -15,11 +15,16 @@ def dot_stuffed(content: bytes) -> bytes:
     return body + stuffer.finish()
 
 
+END_OF_DATA = b".\r\n"
+"""What stands behind a message whose last line has ended."""
+
+
 def clean_dot_stuffed(content: bytes) -> bytes:
-    """The same for a message that is empty or ends in CRLF, and in which CR and LF stand only together."""
+    """The same, but for ``END_OF_DATA``, for a message that is empty or ends in CRLF and has no CR or LF
+    that stands alone."""
     if b"\r\n." in content:
         content = content.replace(b"\r\n.", b"\r\n..")
-    return b".%b.\r\n" % content if content.startswith(b".") else content + b".\r\n"
+    return b"." + content if content.startswith(b".") else content
 
 
 class DotStuffer:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
+_CR = 13
+
+
 class LineTooLong(Exception):
     """The line is over its limit. Raised once for a line; the rest of it is swallowed unseen."""
 
@@ -22,7 +25,7 @@ class LineBuffer:
     __slots__ = ("_buffer", "_limit", "_longer", "_searched", "_start", "_swallowing")
 
     def __init__(self, limit: int, longer: Callable[[bytes], int] | None = None) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
         self._start = 0
         self._searched = 0
         self._limit = limit
@@ -36,15 +39,17 @@ class LineBuffer:
 
     def feed(self, octets: bytes) -> None:
         """Append what arrived."""
-        if self._start:
-            del self._buffer[: self._start]
+        if self._start == len(self._buffer):
+            self._buffer = octets
+            self._start = self._searched = 0
+        else:
+            self._buffer = self._buffer[self._start :] + octets
             self._searched -= self._start
             self._start = 0
-        self._buffer += octets
 
     def clear(self) -> None:
         """Forget everything that was fed (STLS, RFC 2595 §4)."""
-        self._buffer.clear()
+        self._buffer = b""
         self._start = self._searched = 0
         self._swallowing = False
 
@@ -54,18 +59,17 @@ class LineBuffer:
         Raises:
             LineTooLong: in place of the line.
         """
-        end = self._buffer.find(b"\n", self._searched)
+        buffer, start = self._buffer, self._start
+        end = buffer.find(b"\n", self._searched)
         if end < 0:
-            self._measure_unfinished()
+            if start < len(buffer):
+                self._measure_unfinished()
             return None
-        start = self._start
         self._start = self._searched = end + 1
         if self._swallowing:
             self._swallowing = False
             return self.next_line()
-        line = bytes(self._buffer[start:end])
-        if line.endswith(b"\r"):
-            line = line[:-1]
+        line = buffer[start : end - 1] if end > start and buffer[end - 1] == _CR else buffer[start:end]
         if len(line) > self._limit and len(line) > self._limit_for(line):
             raise LineTooLong
         return line
@@ -82,5 +86,5 @@ class LineBuffer:
             self._swallowing = True
             raise LineTooLong
 
-    def _limit_for(self, line: bytes | bytearray) -> int:
-        return self._longer(bytes(line[:8])) if self._longer else self._limit
+    def _limit_for(self, line: bytes) -> int:
+        return self._longer(line[:8]) if self._longer else self._limit

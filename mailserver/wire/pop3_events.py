@@ -67,12 +67,13 @@ class Transmit:
     pieces: Iterator[bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retrieve:
     """RETR, or TOP where ``lines`` is not ``None``.
 
     Send ``opening``, then the message at ``index`` (from 0) dot-stuffed with its final dot, and
-    answer with ``transmitted``; or send nothing and answer with ``refuse``.
+    answer with ``transmitted``; or send nothing and answer with ``refuse``.  (Not frozen: that would
+    triple what it costs to make one.)
     """
 
     index: int

@@ -59,7 +59,7 @@ class Pop3Mail:
 
     def _message(self, word: bytes) -> int | None:
         """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
-        index = number(word) - 1
+        index = number(word if word.isdigit() else word.strip(b" ")) - 1
         if not 0 <= index < len(self._octets):
             self._replies.err("No such message, there are {count}", count=len(self._octets))
         elif index in self.marked:
@@ -101,10 +101,11 @@ class Pop3Mail:
         yield b".\r\n"
 
     def _retr(self, rest: bytes) -> Event | None:
-        index = self._message(rest.strip(b" "))
+        index = self._message(rest)
         if index is None:
             return None
-        self._last = max(self._last, index + 1)
+        if index >= self._last:
+            self._last = index + 1
         return Retrieve(index, None, b"+OK %d octets\r\n" % self._octets[index])
 
     def _top(self, rest: bytes) -> Event | None:
@@ -116,7 +117,7 @@ class Pop3Mail:
         return None if index is None else Retrieve(index, lines, b"+OK Top of message follows\r\n")
 
     def _dele(self, rest: bytes) -> None:
-        index = self._message(rest.strip(b" "))
+        index = self._message(rest)
         if index is not None:
             self.marked.add(index)
             self._last = max(self._last, index + 1)

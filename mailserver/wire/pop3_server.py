@@ -56,6 +56,7 @@ FAILED_LOGINS = 4
 OUTPUT_OCTETS = 32 * 1024
 """When so much output is queued, ``next_event`` rests until it is taken."""
 
+_SENDING = (Transmit, Retrieve)
 _LOGIN_EVENTS = (LogIn, Apop, AuthBegin, AuthResponse)
 
 
@@ -80,6 +81,7 @@ class Pop3Server:
         self._timestamp = b""
         self._in_exchange = False
         self._mail: Pop3Mail | None = None
+        self._mail_actions: dict[bytes, Callable[[bytes], Event | None]] = {}
         self._said_ok = False
         self._unopened: tuple[str, str] | None = None
         self.is_utf8 = False
@@ -117,6 +119,10 @@ class Pop3Server:
         if not self._closing:
             self._lines.feed(octets)
 
+    def send(self, *pieces: bytes) -> int:
+        """Queue octets of an event's answer behind what is queued; how many wait now to be taken."""
+        return self._replies.put_all(pieces)
+
     def take_output(self) -> bytes:
         """Everything queued since the last call, for one write."""
         return self._replies.take()
@@ -140,18 +146,19 @@ class Pop3Server:
 
     def next_event(self) -> Event | None:
         """What to do next; ``None`` when there is nothing to do before more is fed or answered."""
-        while self._unanswered is None and not self._closing and self._replies.queued < OUTPUT_OCTETS:
+        lines, replies = self._lines, self._replies
+        while self._unanswered is None and not self._closing and replies.queued < OUTPUT_OCTETS:
             try:
-                line = self._lines.next_line()
+                line = lines.next_line()
             except LineTooLong:
                 self._in_exchange = False
                 self._bad("Line too long")
                 continue
             if line is None:
                 return None
-            self._unanswered = self._take_line(line)
-            if self._unanswered is not None:
-                return self._unanswered
+            event = self._unanswered = self._take_line(line)
+            if event is not None:
+                return event
         if self._closing and not self._closed:
             self._closed = True
             return HangUp()
@@ -174,6 +181,7 @@ class Pop3Server:
         """Answer a log-in: the maildrop is open and locked, and this is its snapshot."""
         self._answered(*_LOGIN_EVENTS)
         self._mail = Pop3Mail(self._replies, listings)
+        self._mail_actions = self._mail.actions
         self._situation = Situation.TRANSACTION
         self._bad_commands = 0
         if not self._said_ok:
@@ -222,7 +230,9 @@ class Pop3Server:
 
     def transmitted(self) -> None:
         """Answer ``Transmit`` or ``Retrieve``: all of it was sent."""
-        self._answered(Transmit, Retrieve)
+        if type(self._unanswered) not in _SENDING:
+            self._answered(*_SENDING)
+        self._unanswered = None
 
     def refuse(self, why: str, code: str = "") -> None:
         """Answer ``Retrieve``: the message cannot be read; nothing of it was sent."""
@@ -263,17 +273,20 @@ class Pop3Server:
     def _command(self, line: bytes) -> Event | None:
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
+        # Most commands by far: those of the TRANSACTION state, in it.
+        action = self._mail_actions.get(verb)
+        try:
+            return action(rest) if action is not None else self._other_command(verb, rest)
+        except SyntaxWrong:
+            raise CommandWrong("Syntax: {syntax}", syntax=COMMANDS[verb].syntax) from None
+
+    def _other_command(self, verb: bytes, rest: bytes) -> Event | None:
         command = COMMANDS.get(verb)
         if command is None or (verb in _RARE and not self._is_offered(verb)):
             raise CommandWrong("Unknown command")
         if self._situation not in command.legal:
             raise CommandWrong(why_illegal(verb, self._situation))
-        try:
-            if self._mail is not None and (action := self._mail.actions.get(verb)) is not None:
-                return action(rest)
-            return _ACTIONS[verb](self, rest)
-        except SyntaxWrong:
-            raise CommandWrong("Syntax: {syntax}", syntax=command.syntax) from None
+        return _ACTIONS[verb](self, rest)
 
     def _is_offered(self, verb: bytes) -> bool:
         return self._offer.apop if verb == b"APOP" else self._proxied

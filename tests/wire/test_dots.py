@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.wire.dots import DotStuffer, clean_dot_stuffed, dot_stuffed
+from mailserver.wire.dots import END_OF_DATA, DotStuffer, clean_dot_stuffed, dot_stuffed
 
 PIECES = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\x00", b"\r\n.\r\n"]))
 
@@ -70,11 +70,11 @@ def test_only_crlf_ends_a_line_and_nothing_ends_early(pieces: list[bytes]) -> No
 def test_canonical_content_comes_back_unchanged(pieces: list[bytes]) -> None:
     content = b"".join([*pieces, b"\r\n"])
     assert unstuffed(dot_stuffed(content)) == content
-    assert clean_dot_stuffed(content) == dot_stuffed(content)
+    assert clean_dot_stuffed(content) + END_OF_DATA == dot_stuffed(content)
 
 
 def test_an_empty_message() -> None:
-    assert clean_dot_stuffed(b"") == dot_stuffed(b"")
+    assert clean_dot_stuffed(b"") + END_OF_DATA == dot_stuffed(b"")
 
 
 def test_a_stuffer_can_be_used_again() -> None:
