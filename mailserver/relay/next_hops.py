@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from mailserver.interfaces import Exchange, IMailExchanges
 from mailserver.relay.destinations import Key, Pace
 from mailserver.relay.protection import OPPORTUNISTIC, Mismatch, Protection, Security
 from mailserver.relay.routes import Route, RouteTable, route_from
 from mailserver.values.envelope import Envelope
+
+_PLAIN = 4096
 
 
 class Demands(Protocol):
@@ -67,6 +70,9 @@ class NextHops:
         self._routes = routes
         self._demands = demands
 
+        self._plain: dict[str, Hop] = {}
+        """What was found last for a route of which nothing is demanded, by its name."""
+
     async def hop(self, envelope: Envelope, domain: str, attempts: int = 0) -> Hop:
         """Where mail for ``domain`` goes at its next attempt, ``attempts`` having been made.
 
@@ -74,24 +80,58 @@ class NextHops:
             NoExchange: nowhere, for good.
             LookupDelayed: that cannot be told now.
         """
+        found = self.find(envelope, domain, attempts)
+        return await found if isinstance(found, Deferred) else found
+
+    def find(self, envelope: Envelope, domain: str, attempts: int = 0) -> Hop | Deferred[Hop]:
+        """The same, without a Deferred where nobody need be asked: nearly always somebody was just now."""
         route = _ordered(envelope.route) if envelope.route else None
         if route is None and self._routes is not None:
             route = self._routes.route(domain, envelope.reverse_path, attempts)
-        securities: Sequence[Security] = ()
         if route is not None and route.host:
-            exchanges = await self._exchanges.next_hop(route.host, route.port)
+            asked = self._exchanges.next_hop(route.host, route.port)
         else:
-            exchanges = await self._exchanges.exchanges(domain)
+            asked = self._exchanges.exchanges(domain)
+        if not asked.called or asked.paused or isinstance(asked.result, Failure):
+            return Deferred.fromCoroutine(self._after(asked, envelope, domain, route))
+        exchanges: Any = asked.result
+        return self._found(exchanges, envelope, domain, route)
+
+    async def _after(
+        self, asked: Deferred[Sequence[Exchange]], envelope: Envelope, domain: str, route: Route | None
+    ) -> Hop:
+        found = self._found(await asked, envelope, domain, route)
+        return await found if isinstance(found, Deferred) else found
+
+    def _found(
+        self, exchanges: Sequence[Exchange], envelope: Envelope, domain: str, route: Route | None
+    ) -> Hop | Deferred[Hop]:
         if route is not None and (route.host or route.tls != "opportunistic"):
             security = route.security(envelope.require_tls)
-            if security != OPPORTUNISTIC:
-                securities = [security] * len(exchanges)
-        elif self._demands is not None:
-            demanded = self._demands.demands(domain, exchanges, envelope)
-            securities = await demanded if isinstance(demanded, Deferred) else demanded
-            if all(security is OPPORTUNISTIC for security in securities):
-                securities = ()
-        return Hop(exchanges, securities, route, _key(exchanges, securities, route))
+            if security is OPPORTUNISTIC:
+                return self._by_route(exchanges, route)
+            return _hop(exchanges, [security] * len(exchanges), route)
+        if self._demands is None:
+            return _hop(exchanges, (), route)
+        demanded = self._demands.demands(domain, exchanges, envelope)
+        if isinstance(demanded, Deferred):
+            return demanded.addCallback(lambda securities: _hop(exchanges, securities, route))
+        return _hop(exchanges, demanded, route)
+
+    def _by_route(self, exchanges: Sequence[Exchange], route: Route) -> Hop:
+        known = self._plain.get(route.name)
+        if known is None or known.exchanges is not exchanges or known.route is not route:
+            known = _hop(exchanges, (), route)
+            if len(self._plain) >= _PLAIN:
+                self._plain.clear()
+            self._plain[route.name] = known
+        return known
+
+
+def _hop(exchanges: Sequence[Exchange], securities: Sequence[Security], route: Route | None) -> Hop:
+    if all(security is OPPORTUNISTIC for security in securities):
+        securities = ()
+    return Hop(exchanges, securities, route, _key(exchanges, securities, route))
 
 
 def _ordered(url: str) -> Route | None:
