@@ -24,7 +24,7 @@ WAYS = ("DATA", "DATA in turn", "BDAT", "BDAT in turn")
 
 
 class LenientPostfix(Postfix):
-    """As Debian ships it; a bare LF ends a line there (smtpd_forbid_bare_newline came with 3.7.10 and is off)."""
+    """As Debian 12 ships it: a bare LF ends a line there."""
 
     def subjects(self) -> list[str]:
         """Of the messages that it has delivered."""

@@ -251,6 +251,30 @@ def test_small_chunks_cost_constant_memory() -> None:
     assert after - before < 64 * 1024
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("body", ["", " BODY=BINARYMIME"])
+def test_a_million_chunks_cost_constant_memory(body: str) -> None:
+    peer = Peer(replace(SMTP, message_size=10**7))
+    peer.say(f"EHLO x\r\nMAIL FROM:<a@b.test>{body}\r\nRCPT TO:<c@d.test>\r\n" + "BDAT 8\r\nA: b\r\n\r\n")
+    text = b"x" * 78 + b"\r\n"
+    line = b"".join(bdat(text[at : at + 1]) for at in range(len(text)))
+    highest, lowest, answered = 0, 1 << 40, 0
+    tracemalloc.start()
+    try:
+        for number in range(12_500):
+            answered += peer.say(line).count(b"250 2.0.0 Chunk received\r\n")
+            peer.events.clear()
+            peer.output = b""
+            if number % 100 == 99:
+                used = tracemalloc.get_traced_memory()[0]
+                highest, lowest = max(highest, used), min(lowest, used)
+    finally:
+        tracemalloc.stop()
+    assert answered == 1_000_000
+    assert highest - lowest < 64 * 1024
+    assert codes(peer.say(b"BDAT 0 LAST\r\n")) == ["250"]
+
+
 def test_a_reader_hands_on_large_pieces_as_they_are() -> None:
     reader = ChunkReader(TextScanner(10**6))
     piece = b"x\r\n" * 10_000
