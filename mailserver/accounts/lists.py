@@ -191,4 +191,4 @@ class Lists(Aliases):
 
 
 def _no_list(address: Address) -> NotFound:
-    return NotFound(f"{address} is not a mailing list; `mailserver list list` shows them")
+    return NotFound(f"{address} is not a mailing list; `mailserver lists list` shows them")

@@ -76,7 +76,17 @@ class Operator:
         from mailserver.accounts import directory as accounts
 
         state = self.settings.state
-        directory = accounts.SqliteDirectory(self.accounts, self.settings.domains, patience=PATIENCE)
+        if self.settings.directory != "sqlite":
+            kept = self.settings.directory
+            raise Refusal(
+                os.EX_UNAVAILABLE, f"accounts are kept elsewhere (directory = {kept!r}); change them there"
+            )
+        directory = accounts.SqliteDirectory(
+            self.accounts,
+            self.settings.domains,
+            patience=PATIENCE,
+            separators=self.settings.addresses.separator,
+        )
         is_new = not state.exists()
         become_owner(state)
         try:

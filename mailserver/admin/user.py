@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from mailserver.admin.directory_pages import moment_text, show_all
+from mailserver.admin.moments import MOMENT
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner, confirm, yes_option
 from mailserver.admin.output import Output, json_option
-from mailserver.values.account import Account, Secrets
+from mailserver.values.account import Account, Away, Secrets
 from mailserver.values.address import Address
 from mailserver.words import LANGUAGES
 
@@ -200,6 +202,62 @@ def deliver(operator: Operator, address: Address, where: str, mailbox: bool, as_
     output.done(f"mail for {address} goes to {where or 'its mailbox'}", address=str(address), deliver=where)
 
 
+@user.command(epilog="Example: mailserver user away ada@example.test --until 14d --text-file answer.txt")
+@click.argument("address", type=ADDRESS)
+@click.option("--from", "begins", type=MOMENT, help="When it begins; else now.")
+@click.option("--until", "ends", type=MOMENT, help="When it ends: 14d, or a date like 2026-12-31.")
+@click.option(
+    "--text-file",
+    "file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="What it says, in UTF-8; - is standard input.",
+)
+@click.option("--back", is_flag=True, help="End it now.")
+@json_option
+@click.pass_obj
+def away(
+    operator: Operator,
+    address: Address,
+    begins: float | None,
+    ends: float | None,
+    file: Path | None,
+    back: bool,
+    as_json: bool,
+) -> None:
+    """Answer mail for ADDRESS while its owner is away: each sender once in seven days, never lists, reports
+    or other programs. Without a text the server says so in the account's language."""
+    output = Output(as_json)
+    if back and (begins or ends or file):
+        raise click.UsageError("--back stands alone.", click.get_current_context())
+    text = _text_of(file) if file else ""
+    with operator.directory() as directory:
+        directory.set_away(address, None if back else Away(text, begins or 0.0, ends or 0.0))
+    if back:
+        output.done(f"{address} is back", address=str(address), away=False)
+        return
+    when = f"from {moment_text(begins)} " if begins else ""
+    when += f"until {moment_text(ends)}" if ends else "until `mailserver user away --back`"
+    output.done(
+        f"{address} is away {when}", address=str(address), away=True, begins=begins or 0, ends=ends or 0
+    )
+
+
+MOST_AWAY_CHARACTERS = 20_000
+
+
+def _text_of(file: Path) -> str:
+    try:
+        with click.open_file(str(file), "r", encoding="utf-8") as stream:
+            text: str = stream.read(MOST_AWAY_CHARACTERS + 1).strip()
+    except UnicodeDecodeError:
+        raise Refusal(os.EX_DATAERR, f"{file} is not UTF-8") from None
+    except FileNotFoundError:
+        raise Refusal(os.EX_NOINPUT, f"{file} does not exist; name a file with the answer's text") from None
+    if len(text) > MOST_AWAY_CHARACTERS:
+        raise Refusal(os.EX_DATAERR, f"the text is longer than {MOST_AWAY_CHARACTERS} characters")
+    return text
+
+
 def _format(operator: Operator, format_: str) -> str:
     return format_ or operator.settings.store.format
 
@@ -209,7 +267,8 @@ def _secrets(password: str, operator: Operator) -> Secrets:
     from mailserver.accounts.secrets import secrets_of
 
     state = operator.settings.state
-    key = LoginKey(state / FILE_NAME) if operator.settings.login.cram_md5 else None
+    settings = operator.settings
+    key = LoginKey(state / FILE_NAME) if settings.login.cram_md5 or settings.pop3.apop else None
     if key is not None:
         become_owner(state)
     try:
