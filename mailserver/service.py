@@ -432,14 +432,14 @@ class House:
         """What stands behind one listener."""
         tls = self.tls.listener()
         implicit = name in IMPLICIT_TLS
-        factory = self._smtp(ROLES[name], tls, implicit) if name in ROLES else self._pop3(tls, implicit)
+        factory = self._smtp(name, tls, implicit) if name in ROLES else self._pop3(tls, implicit)
         self._factories.append(factory)
         served = TLSMemoryBIOFactory(tls, False, factory) if implicit else factory
         proxied: IProtocolFactory = self.entrance.proxied(served)
         return proxied
 
-    def _smtp(self, role: str, tls: ListenerTLS, implicit: bool) -> SMTPReceiverFactory:
-        settings = self._settings
+    def _smtp(self, name: str, tls: ListenerTLS, implicit: bool) -> SMTPReceiverFactory:
+        settings, role = self._settings, ROLES[name]
         intake = Intake(
             hostname=settings.hostname,
             spool=self.spool,
@@ -476,12 +476,16 @@ class House:
                 implicit_tls=implicit,
                 authenticator=self.access.smtp,
                 trusted_networks=settings.relay.trusted_networks,
-                normalize=settings.limits.normalize,
+                normalize=settings.limits.normalized_networks,
+                closed=name in settings.limits.closed,
                 connections=self.entrance.connections,
                 times=self.entrance.times,
                 pressed_times=self.entrance.pressed_times,
                 rates=None if is_lmtp else self.entrance.rates,
                 lookups=None if is_lmtp else self.entrance.lookups,
+            normalize=name in settings.limits.normalize,
+            messages=settings.limits.messages_by_session,
+            domains=settings.limits.domains,
                 start_queue=self.queue_start,
                 address_book=AddressBook(self.directory.resolve, settings.domains),
             )

@@ -338,12 +338,18 @@ hostname = "mx.a.test"
 [limits]
 exempt = ["10.0.0.0/8"]
 greet_wait = "2s"
-normalize = ["10.1.0.0/16"]
+normalize = ["10.1.0.0/16", "submission"]
+closed = ["lmtp"]
 connections = 0
 [policy]
 rules = ["a:b"]
 rules_folder = "r"
 greylist = "5m"
+sender_dns = true
+vrfy = "everybody"
+[submission.priorities]
+"ada@example.test" = -3
+"@example.test" = 2
 [policy.block_lists]
 "zen.test=127.0.0.2/31" = -4
 [proxy]

@@ -21,6 +21,7 @@ from mailserver.policy.greylist import Greylist
 from mailserver.policy.rates import ClientRates
 from mailserver.proxies import ProxiedFactory
 from mailserver.receive.lookups import ClientLookups
+from mailserver.receive.sender_domains import SenderDomains
 from mailserver.relay.resolver import NameNotFound, Resolver
 from mailserver.threads import Bridge, Workers
 
@@ -93,6 +94,7 @@ class Entrance:
         except (RuleUnusable, ValueError) as error:
             raise EntranceUnusable(str(error)) from error
         others: list[Any] = [self.lookups] if settings.policy.block_lists else []
+        others += [self._sender_domains()] if settings.policy.sender_dns else []
         others += rules
         others += [self.greylist] if self.greylist else []
         self.may_receive = receiving(*others, *own)
@@ -141,6 +143,11 @@ class Entrance:
     def _make_greylist(self) -> Greylist | None:
         delay = self._settings.policy.greylist
         return Greylist(self._settings.state / "greylist.sqlite", delay, time.time) if delay else None
+
+    def _sender_domains(self) -> SenderDomains:
+        seconds = self._settings.policy.lookup_time
+        resolver = Resolver(self._reactor, self._settings.relay.nameservers, lookup_seconds=seconds)
+        return SenderDomains(Texts(resolver), self._reactor, seconds)
 
     def _make_lookups(self) -> ClientLookups | None:
         """A resolver of their own: strangers who come in crowds must not hold up the relay's questions."""

@@ -20,7 +20,7 @@ from mailserver.policy.usage import FILE_NAME, Usage, UsageLimits
 from mailserver.receive.submission import Submission
 from mailserver.threads import Bridge, Workers
 from mailserver.values.account import Account
-from mailserver.values.address import Address
+from mailserver.values.address import Address, domain_key
 from mailserver.values.envelope import Entry
 
 WRITE_SECONDS = 2.0
@@ -53,7 +53,13 @@ class Submissions:
             delay=own.hold,
             charge=self._charge if self._counts else _free,
             held=self._held,
+            highest_priority=self._highest_priority,
         )
+
+    def _highest_priority(self, account: Account) -> int:
+        own, address = self._settings.submission, account.address
+        domain = f"@{domain_key(address.domain)}"
+        return own.priorities.get(address.local.lower() + domain, own.priorities.get(domain, own.priority))
 
     def open(self, spool: ISpool, accepted: Callable[[Entry], None]) -> None:
         """Read what is on the disk, and begin to write behind; notices go into ``spool``.

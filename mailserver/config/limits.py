@@ -67,6 +67,15 @@ def _word(*words: str) -> Callable[[object], str]:
     return read
 
 
+_LISTENERS = ("smtp", "submission", "submissions", "lmtp")
+
+
+def _place(value: object) -> Network | str:
+    return str(value) if value in _LISTENERS else NETWORK.read(value)
+
+
+PLACE = Kind("an IP network or a listener's name", '"192.0.2.0/24" or "submission"', _place)
+LISTENER = Kind('"smtp", "submission", "submissions" or "lmtp"', '"smtp"', _word(*_LISTENERS))
 WAIT = Kind('a length of time, or "" for none', '"2s"', _or_nothing)
 RULE = Kind('an object as "module:name", or a plugin\'s name', '"my_rules:no_mondays"', _rule_names)
 WHO = Kind('"nobody", "users" or "everybody"', '"users"', _word("nobody", "users", "everybody"))
@@ -86,7 +95,11 @@ class Limits:
     ``handshake_time`` for TLS, ``session_time`` in all; in each ``content_time`` of a message
     ``minimum_rate`` octets a second have to come.  ``greet_wait``: strangers on port 25 have to wait
     so long for the greeting.  A submission may ask to be kept back for ``future_release`` (RFC 4865) at
-    most; "" for not at all.  ``normalize``: networks whose bare line ends are mended, not refused.
+    most; "" for not at all.  ``normalize``: networks, and listeners by their names, whose bare line ends
+    are mended, not refused.
+
+    ``messages_by_session`` and ``domains`` of the recipients of one message, which EHLO tells; 0 is no
+    limit.  ``closed``: listeners that take no mail and say so (521).
     """
 
     message_size: Annotated[int, SIZE] = 50 * 2**20
@@ -111,7 +124,15 @@ class Limits:
     minimum_rate: Annotated[int, Kind("octets a second", "100", whole(0, 1_000_000))] = 100
     greet_wait: Annotated[float, WAIT] = 0.0
     future_release: Annotated[float, WAIT] = 30 * 86400.0
-    normalize: Networks = ()
+    normalize: Annotated[tuple[Network | str, ...], each(PLACE)] = ()
+    messages_by_session: Annotated[int, _count("100")] = 0
+    domains: Annotated[int, _count("50")] = 0
+    closed: Annotated[tuple[str, ...], each(LISTENER)] = ()
+
+    @property
+    def normalized_networks(self) -> tuple[Network, ...]:
+        """The networks in ``normalize``."""
+        return tuple(one for one in self.normalize if not isinstance(one, str))
 
 
 @attrs.frozen(kw_only=True)
@@ -122,10 +143,12 @@ class Policy:
     is a ``rule_failure``: ``"delay"`` the recipient or ``"ignore"`` the rule.  ``rules_folder`` is where
     their modules are looked for first.  ``block_lists``: DNS zones and what a listing there adds to a
     client's score; at ``block_score`` it is refused.  ``reverse_dns``: is the client's name looked up?
+    ``sender_dns``: are strangers refused whose domain takes no mail itself (null MX, RFC 7505)?
     ``greylist`` is how long a network and sender domain that are new here have to wait; ``""`` is off.
 
     Who may ask about a mailbox (``vrfy``), about the members of a list (``expn``), and write to users'
-    terminals (``terminals``: SEND, SOML, SAML): ``"nobody"``, ``"users"`` who have logged in, ``"everybody"``.
+    terminals (``terminals``: SEND, SOML, SAML): ``"nobody"``, ``"users"`` who have logged in, or
+    ``"everybody"``.
     """
 
     rules: Annotated[tuple[str, ...], each(RULE)] = ()
@@ -135,6 +158,7 @@ class Policy:
     block_lists: Annotated[Mapping[str, int], SCORES] = attrs.field(factory=dict)
     block_score: Annotated[int, Kind("a number from 1 to 1000", "5", whole(1, 1000))] = 5
     reverse_dns: Annotated[bool, BOOLEAN] = True
+    sender_dns: Annotated[bool, BOOLEAN] = False
     lookup_time: Duration = 5.0
     greylist: Annotated[float, WAIT] = 0.0
     vrfy: Annotated[str, WHO] = "users"

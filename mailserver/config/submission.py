@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import attrs
 
-from mailserver.config.kinds import BOOLEAN, DURATION, Kind, whole
+from mailserver.config.kinds import BOOLEAN, DOMAIN, DURATION, Kind, Wrong, whole
+from mailserver.values.address import address_from, domain_key
 
 
 def _or_nothing(value: object) -> float:
@@ -18,6 +20,36 @@ def _count(example: str) -> Kind[int]:
 
 
 SUPPRESS = Kind('a length of time with its units, or "" for none', '"30d"', _or_nothing)
+
+
+def _priorities(value: object) -> Mapping[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError
+    read: dict[str, int] = {}
+    wrong: list[tuple[str, str]] = []
+    for name, most in value.items():
+        try:
+            read[account_key(name)] = PRIORITY(most)
+        except Wrong as error:
+            wrong += [(f'."{name}"', text) for _, text in error.sentences]
+        except ValueError:
+            wrong.append((f'."{name}"', "is neither an address nor a domain with @ before it"))
+    if wrong:
+        raise Wrong(wrong)
+    return read
+
+
+def account_key(name: str) -> str:
+    """How an address or ``@domain`` is compared. Raises ``ValueError``, ``Wrong``."""
+    if name.startswith("@"):
+        DOMAIN(name[1:])
+        return f"@{domain_key(name[1:])}"
+    address = address_from(name)
+    return f"{address.local.lower()}@{domain_key(address.domain)}"
+
+
+PRIORITY = Kind("a number from -9 to 9", "4", whole(-9, 9))
+PRIORITIES = Kind("a table of addresses and @domains", '{ "ada@example.test" = 9 }', _priorities)
 HOLD = Kind('a length of time with its units, or "" for none', '"20s"', _or_nothing)
 
 
@@ -30,6 +62,9 @@ class Submission:
     Limits for each account; mail of one that goes over them is held and not refused, 0 is no limit:
     ``messages_per_hour``, ``recipients_per_hour``, ``new_recipients_per_day`` (whom the account has
     not written to before).
+
+    ``priority`` is the highest that MT-PRIORITY may ask for, ``priorities`` that of an address or
+    ``@domain``; a message that asks for more gets so much.
     """
 
     hide_client: Annotated[bool, BOOLEAN] = False
@@ -38,3 +73,5 @@ class Submission:
     messages_per_hour: Annotated[int, _count("300")] = 300
     recipients_per_hour: Annotated[int, _count("2000")] = 2000
     new_recipients_per_day: Annotated[int, _count("1000")] = 1000
+    priority: Annotated[int, PRIORITY] = 9
+    priorities: Annotated[Mapping[str, int], PRIORITIES] = attrs.field(factory=dict)

@@ -8,7 +8,8 @@ from mailserver.values.text import printable
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
-_COUNTED = {b"received", b"delivered-to", b"tls-required"}
+_PRIORITY = re.compile(rb"[ \t]*+(-?[0-9])[ \t]*+(?:\([^()\\]*+\)[ \t]*+)?")
+_COUNTED = {b"received", b"delivered-to", b"tls-required", b"mt-priority"}
 
 HEADER_OCTETS = 1024 * 1024
 """The longest header; a longer one is an attack on whoever reads it later."""
@@ -25,9 +26,15 @@ class HeaderReader:
     ``fields`` counts the fields that matter here, by name in lower case; ``delivered_to`` has the
     values of Delivered-To, in lower case; ``message_id`` is the first Message-ID's;
     ``is_too_long`` tells that the header goes on beyond ``HEADER_OCTETS``.
+
+    ``priority`` is what MT-Priority asks for (RFC 6758), 0 for nothing. Those fields are left out
+    unless they may stay (``keeps_priority``): the next server would believe us that they are true.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keeps_priority: bool = False) -> None:
+        self._keeps_priority = keeps_priority
+        self._left_out = False
+        self.priority = 0
         self.fields: dict[bytes, int] = {}
         self.delivered_to: list[bytes] = []
         self.message_id = ""
@@ -54,10 +61,13 @@ class HeaderReader:
             return chunk
         octets = self._carry + chunk if self._carry else chunk
         start = 0
+        out: list[tuple[int, int]] = []
         while (end := octets.find(b"\r\n", start)) >= 0:
             if not self._is_header_line(octets, start, end):
                 self._ended, self._carry = True, b""
-                return octets[:start] + self._addition(end > start) + octets[start:]
+                return _without(octets[:start], out) + self._addition(end > start) + octets[start:]
+            if self._left_out:
+                out.append((start, end + 2))
             start = end + 2
         self._carry = octets[start:]
         self._length += start
@@ -65,7 +75,7 @@ class HeaderReader:
             self.is_too_long = self._ended = True
             self._carry = b""
             return octets
-        return octets[:start]
+        return _without(octets[:start], out)
 
     def finish(self) -> bytes:
         """What was held back, at the end of the content."""
@@ -85,6 +95,7 @@ class HeaderReader:
             return False
         self._has_fields = True
         name = field[1].lower()
+        self._left_out = False
         if name == b"message-id":
             if not self.message_id:
                 self.message_id = printable(octets[field.end() : end].strip().decode(errors="replace"))
@@ -92,11 +103,30 @@ class HeaderReader:
             self.fields[name] = self.fields.get(name, 0) + 1
             if name == b"tls-required":
                 self._tls_required = octets[field.end() : end].strip().lower()
+            elif name == b"mt-priority":
+                self._left_out = not self._is_priority(octets[field.end() : end])
             elif name == b"delivered-to" and len(self.delivered_to) < _DELIVERED_TO_FIELDS:
                 self.delivered_to.append(octets[field.end() : end].strip().lower())
+        return True
+
+    def _is_priority(self, body: bytes) -> bool:
+        """Whether the field may stay: it is the first, can be read, and comes from somebody we trust."""
+        found = _PRIORITY.fullmatch(body)
+        if not self._keeps_priority or found is None or self.fields[b"mt-priority"] > 1:
+            return False
+        self.priority = int(found[1])
         return True
 
     def _addition(self, body_follows: bool) -> bytes:
         """Text that begins without any header gets the empty line that belongs before it, or its
         first words would read as part of the Received field above."""
         return b"\r\n" if body_follows and not self._has_fields else b""
+
+
+def _without(octets: bytes, out: list[tuple[int, int]]) -> bytes:
+    """``octets`` without some pieces, in order."""
+    if not out:
+        return octets
+    begins = [0, *(end for _, end in out)]
+    ends = [*(begin for begin, _ in out), len(octets)]
+    return b"".join(octets[begin:end] for begin, end in zip(begins, ends, strict=True))

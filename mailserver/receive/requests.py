@@ -15,17 +15,22 @@ _TOO_EARLY = reply(501, "5.5.4", "HOLDUNTIL is in the past")
 _OVER_BEFORE = reply(501, "5.5.4", "BY would be over before the release")
 
 
+MOST_URGENT = 9
+"""The highest priority (RFC 6710 §3)."""
+
+
 def requests_of(
-    mail: MailFrom, session: SessionFacts, longest_hold: float, now: float
+    mail: MailFrom, session: SessionFacts, longest_hold: float, now: float, most_urgent: int = MOST_URGENT
 ) -> dict[str, Any] | Reply:
     """The fields of the envelope that ``mail`` sets, or why it is refused.
 
-    ``longest_hold`` is in seconds, ``now`` in seconds since the epoch.
+    ``longest_hold`` is in seconds, ``now`` in seconds since the epoch; a higher priority than
+    ``most_urgent`` becomes that.
     """
     seconds, by_mode = mail.by
     if not (by_mode or mail.hold_for or mail.hold_until or mail.priority or mail.require_tls or mail.auth):
         return {}
-    fields: dict[str, Any] = {"priority": mail.priority, "require_tls": mail.require_tls}
+    fields: dict[str, Any] = {"priority": min(mail.priority, most_urgent), "require_tls": mail.require_tls}
     release_at = mail.hold_until or (now + mail.hold_for if mail.hold_for else 0.0)
     if release_at:
         if release_at <= now:

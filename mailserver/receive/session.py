@@ -16,11 +16,11 @@ from mailserver.connections import PRESSED_TIMES, Connections, Times
 from mailserver.interfaces import IAuthenticator
 from mailserver.receive.address_book import CANNOT_VERIFY, AddressBook
 from mailserver.receive.authentication import CANCELLED, Exchange
-from mailserver.receive.requests import requests_of
+from mailserver.receive.requests import MOST_URGENT, requests_of
 from mailserver.receive.terminal_mail import TerminalTransaction
 from mailserver.receive.transaction import TRY_LATER, Intake, Transaction
 from mailserver.values.account import Account
-from mailserver.values.address import NULL_SENDER
+from mailserver.values.address import NULL_SENDER, domain_key
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import SessionFacts, TLSFacts
 from mailserver.values.text import printable
@@ -51,6 +51,12 @@ _NO_TLS = reply(454, "4.7.0", "TLS is not available now")
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered here")
 _NO_QUEUE = reply(459, "4.7.1", "The queue is not started from outside")
 _SHOWN_AT_ONCE = reply(501, "5.5.4", "SEND shows a message at once; HOLDFOR and HOLDUNTIL need MAIL")
+_TOO_MANY_MESSAGES = reply(
+    421, "4.7.0", "Too many messages in one session; please begin another", hang_up=True
+)
+_TOO_MANY_DOMAINS = reply(
+    452, "4.5.3", "Recipients in too many domains; send the message again to the others"
+)
 _NO_EXPANSION = reply(550, "5.7.1", "Lists are not expanded here")
 
 
@@ -72,9 +78,9 @@ class ReceiverSettings:
 
     ``tls`` makes the contexts for STARTTLS; ``implicit_tls`` says that the transport begins with a
     handshake; ``trusted_networks`` may relay without AUTH; of those in ``normalize`` bare line
-    ends are mended and not refused.  ``connections`` counts those of all listeners.
-    ``rates`` limits what strangers send, ``lookups`` asks DNS about them; ``start_queue`` answers ETRN,
-    ``address_book`` VRFY and EXPN.
+    ends are mended and not refused.  ``closed``: nobody is served, and told so (RFC 7504).
+    ``connections`` counts those of all listeners.  ``rates`` limits what strangers send, ``lookups``
+    asks DNS about them; ``start_queue`` answers ETRN, ``address_book`` VRFY and EXPN.
     """
 
     offer: Offer
@@ -85,6 +91,7 @@ class ReceiverSettings:
     authenticator: IAuthenticator | None = None
     trusted_networks: Sequence[IPv4Network | IPv6Network] = ()
     normalize: Sequence[IPv4Network | IPv6Network] = ()
+    closed: bool = False
     connections: Connections | None = None
     times: Times = Times()  # noqa: RUF009 frozen
     pressed_times: Times = PRESSED_TIMES
@@ -118,6 +125,7 @@ class Session:
         self._settings = settings
         self._transaction: Transaction | None = None
         self._exchange: Exchange | None = None
+        self._messages = 0
 
     def answer(self, event: Event) -> Answer:
         """What is said to ``event``."""
@@ -146,14 +154,17 @@ class Session:
 
     def _mail(self, event: MailFrom) -> Answer:
         self.drop_transaction()
+        if (most := self._settings.offer.messages) and self._messages >= most:
+            return _TOO_MANY_MESSAGES
         if (rates := self._rates()) and (refusal := rates.message(self.facts.client_host)):
             return refusal
         if self.facts.account is not None and (refusal := self._not_theirs(event, self.facts.account)):
             return refusal
         intake, longest_hold = self._settings.intake, self._settings.offer.future_release
-        requests = requests_of(event, self.facts, longest_hold, intake.now())
+        requests = requests_of(event, self.facts, longest_hold, intake.now(), self._highest_priority())
         if isinstance(requests, Reply):
             return requests
+        self._messages += 1
         if event.verb != "MAIL":
             return self._mail_to_terminals(event, requests)
         self._transaction = Transaction(intake, self.facts, event, requests)
@@ -188,7 +199,18 @@ class Session:
             return refusal
         if self._settings.lookups is not None:
             self.facts.client_name = self._settings.lookups.name_of(self.facts)
+        if (most := self._settings.offer.domains) and self._is_one_domain_more(event, most):
+            return _TOO_MANY_DOMAINS
         return self._transaction.recipient(event)
+
+    def _is_one_domain_more(self, event: RcptTo, most: int) -> bool:
+        assert self._transaction is not None
+        domains = {domain_key(path.domain) for path in self._transaction.facts.recipients}
+        return len(domains) >= most and domain_key(event.path.domain) not in domains
+
+    def _highest_priority(self) -> int:
+        submission, account = self._settings.intake.submission, self.facts.account
+        return MOST_URGENT if submission is None or account is None else submission.highest_priority(account)
 
     def _rates(self) -> Rates | None:
         """The rates that hold for strangers; a user's own limits are another matter."""

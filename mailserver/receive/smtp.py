@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -22,7 +23,7 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.channel_binding import channel_binding
-from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, is_in
+from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, TurnedAway, is_in
 from mailserver.receive.session import Answer, BeginTLS, ReceiverSettings, Session
 from mailserver.receive.transaction import TRY_LATER
 from mailserver.sockets import direct_writer
@@ -451,7 +452,13 @@ class SMTPReceiverFactory(SessionFactory[SMTPReceiver]):
     def __init__(self, settings: ReceiverSettings) -> None:
         super().__init__(settings.clock, settings.connections, settings.implicit_tls)
         self.settings = settings
-        self._normalizing = replace(settings.offer, normalize=True)
+        self._closed = b"521 %s does not accept mail\r\n" % settings.offer.hostname.encode()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if self.settings.closed:
+            # RFC 7504 §3: no enhanced status in a greeting.  Under TLS nobody could read it.
+            return TurnedAway(b"" if self.settings.implicit_tls else self._closed)
+        return super().buildProtocol(addr)
 
     def session_for(self, host: str, port: int) -> SMTPReceiver:
         settings = self.settings
@@ -463,5 +470,11 @@ class SMTPReceiverFactory(SessionFactory[SMTPReceiver]):
             exempt=self.connections.is_exempt(host),
             began=time.time(),
         )
-        normalize = settings.normalize and is_in(host, settings.normalize)
-        return SMTPReceiver(self, facts, self._normalizing if normalize else settings.offer)
+        normalize = settings.offer.normalize or is_in(host, settings.normalize)
+        return SMTPReceiver(self, facts, _offer_for(settings.offer, normalize, facts.trusted))
+
+
+@lru_cache(maxsize=64)
+def _offer_for(offer: Offer, normalize: bool, trusted: bool) -> Offer:
+    """What a listener offers to one kind of client."""
+    return replace(offer, normalize=normalize, trusted=trusted)

@@ -15,6 +15,10 @@ def _free(account: Account, recipients: Sequence[Address]) -> str:
     return ""
 
 
+def _any_priority(account: Account) -> int:
+    return 9
+
+
 def _untold(account: Account, entry: Entry) -> None:
     """Nobody wants to know."""
 
@@ -27,6 +31,7 @@ class Submission:
     the client out of Received.  ``delay`` is how many seconds a message waits before it leaves.
     ``charge`` counts a message and the forward-paths that were given against its account's limits,
     and gives the reason to hold it, or ``""``; ``held`` hears of each message that is.
+    ``highest_priority`` is what MT-PRIORITY may ask for.
     """
 
     may_use: Callable[[Account, Address], bool]
@@ -35,3 +40,4 @@ class Submission:
     delay: float = 0.0
     charge: Callable[[Account, Sequence[Address]], str | Awaitable[str]] = _free
     held: Callable[[Account, Entry], None] = _untold
+    highest_priority: Callable[[Account], int] = _any_priority

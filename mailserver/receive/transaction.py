@@ -83,7 +83,7 @@ class Transaction:
         self._asked: list[tuple[Address, str, frozenset[str]]] = []
         self._envelope: Envelope | None = None
         self._writer: ISpoolWriter | None = None
-        self._header = HeaderReader()
+        self._header = HeaderReader(keeps_priority=session.trusted and not mail.priority)
         self._submission = intake.submission if session.account is not None else None
         self._submitted = self._header_of_ours()
 
@@ -262,6 +262,8 @@ class Transaction:
     def _not_committed(self, failure: Failure) -> Reply:
         answer = NO_ROOM if failure.check(SpoolFull) else TRY_LATER
         maillog.fault("committing a message", failure.value)
+        if self._header.priority:
+            envelope = replace(envelope, priority=self._header.priority)
         return self._log_refusal(answer)
 
     def _log_refusal(self, answer: Reply) -> Reply:

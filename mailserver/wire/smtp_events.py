@@ -20,6 +20,9 @@ class Offer:
     none); ``require_tls``: messages can be kept to verified TLS (RFC 8689); ``etrn``: there are
     domains whose queue may be started (RFC 1985).
 
+    ``messages`` of one session and ``domains`` of the recipients of one message (RFC 9422; 0: no
+    limit); ``trusted``: the client's network may relay, and is believed in what it asks for.
+
     Who may write to terminals (``terminals``: SEND, SOML, SAML), be told of a mailbox (``verify``:
     VRFY) and of the members of a list (``expand``: EXPN): ``"nobody"``, ``"users"`` who have logged
     in, or ``"everybody"``.
@@ -36,6 +39,9 @@ class Offer:
     future_release: int = 0
     require_tls: bool = False
     etrn: bool = False
+    messages: int = 0
+    domains: int = 0
+    trusted: bool = False
     terminals: str = "nobody"
     verify: str = "nobody"
     expand: str = "nobody"

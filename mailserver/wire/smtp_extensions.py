@@ -35,6 +35,12 @@ def _always(keyword: str, bit: int = 0) -> Extension:
     return Extension(lambda offer, facts, latest: keyword, bit, bit)
 
 
+def _limits(offer: Offer) -> str:
+    """What is said here must be true (RFC 9422 §3)."""
+    told = (("MAILMAX", offer.messages), ("RCPTMAX", offer.recipients), ("RCPTDOMAINMAX", offer.domains))
+    return " ".join(f"{name}={most}" for name, most in told if most)
+
+
 EXTENSIONS = (
     Extension(lambda offer, facts, latest: f"SIZE {offer.message_size}"),
     _always("8BITMIME"),
@@ -44,8 +50,7 @@ EXTENSIONS = (
     _always("ENHANCEDSTATUSCODES"),
     _always("SMTPUTF8"),
     _always("DSN"),
-    # What is said here must be true (RFC 9422 §3): there is no limit to messages or domains.
-    Extension(lambda offer, facts, latest: f"LIMITS RCPTMAX={offer.recipients}"),
+    Extension(lambda offer, facts, latest: f"LIMITS {_limits(offer)}"),
     _always("DELIVERBY"),
     Extension(
         lambda offer, facts, latest: f"FUTURERELEASE {offer.future_release} {latest}",

@@ -332,7 +332,7 @@ def facts_at_start(offer: Offer, tls: bool) -> int:
         (PRIVATE, private),
         (ENTITLED, not submits),
         (FUTURE_RELEASE, submits and offer.future_release > 0),
-        (PRIORITY, submits),
+        (PRIORITY, submits or offer.trusted),
         (REQUIRE_TLS, tls and offer.require_tls),
         (ETRN, offer.etrn),
         (TERMINALS, offer.terminals == "everybody"),

@@ -21,6 +21,7 @@ from mailserver.policy.chains import receiving
 from mailserver.policy.greylist import Greylist
 from mailserver.policy.rates import ClientRates
 from mailserver.policy.reputation import refusal
+from mailserver.policy.rules import recipient_has_room
 from mailserver.policy.submission import SenderRights
 from mailserver.receive.address_book import AddressBook
 from mailserver.receive.queue_start import QueueStart
@@ -146,6 +147,9 @@ class SmtpTalk:
                 future_release=86400 if "extensions" in settings else 0,
                 require_tls="extensions" in settings,
                 etrn="extensions" in settings,
+                normalize="normalize-listener" in settings,
+                messages=2 if "limits" in settings else 0,
+                domains=1 if "limits" in settings else 0,
                 verify="everybody" if "open-book" in settings else "users",
                 expand="everybody" if "open-book" in settings else "users",
                 terminals="everybody" if "open-terminals" in settings else "users",
@@ -163,11 +167,13 @@ class SmtpTalk:
                     rights.objection,
                     hide_client="discreet" in settings,
                     delay=20.0 if "discreet" in settings else 0.0,
+                    highest_priority=lambda account: 3 if "modest" in settings else 9,
                 ),
                 terminals=self.terminals,
             ),
             clock=self.clock,
             tls=tls,
+            closed="closed" in settings,
             implicit_tls="implicit" in settings,
             authenticator=login,
             times=Times(greet_wait=1.0 if "greet-wait" in settings else 0.0),
@@ -180,6 +186,10 @@ class SmtpTalk:
 
     def _rules(self, settings: set[str]) -> list[Any]:
         rules: list[Any] = []
+        if "full" in settings or "full-refuse" in settings:
+            rules.append(
+                recipient_has_room(lambda account: account.address == BOB, "full-refuse" in settings)
+            )
         if "listed" in settings:
             rules.append(lambda facts: refusal(facts, 5, 5, ["bl.test"]))
         if "greylist" in settings:
