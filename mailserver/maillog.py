@@ -237,6 +237,11 @@ def pop3_session(
     """A POP3 session that had logged in is over."""
     _say(
         f"pop3: {printable(reason)}: user=<{printable(user)}>, rip={client}, "
+def expired(mailbox: str, count: int) -> None:
+    """Messages were older than they are kept; ``mailbox`` as it is called below the store's folder."""
+    _say(f"expired: mailbox=<{printable(mailbox)}>, removed={count}", SMTPD)
+
+
         f"retr={retrieved}/{octets}, del={deleted}/{left}",
         POP3,
     )

@@ -198,6 +198,8 @@ class House:
             undelete_for=settings.store.undelete_for,
             language=settings.language,
         )
+            expire_after=settings.pop3.expire * 86400.0,
+            expired=maillog.expired,
         self.deliveries = Deliveries(
             settings, reactor, self.bridge, self.directory.resolve, self.store, place.number
         )
@@ -525,6 +527,9 @@ def _route_table(settings: Settings) -> RouteTable:
 
 def _port(listener: Listener) -> int:
     return 0 if listener.port is None else getattr(listener.port.getHost(), "port", 0)
+                expire=settings.pop3.expire,
+                apop=settings.pop3.apop,
+                proxies=settings.pop3.xclient,
 
 
 async def _wait(result: Any) -> None:

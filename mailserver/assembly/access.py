@@ -47,7 +47,7 @@ class Access:
             dummy_hash=passwords.DUMMY_HASH,
             clock=clock,
             verifiers=verifiers,
-            unseal=self._key.unseal if login.cram_md5 else None,
+            unseal=self._key.unseal if login.cram_md5 or settings.pop3.apop else None,
             token_checker=checker,
             openers=openers,
         )

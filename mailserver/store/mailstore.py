@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mailserver.durable import Disk
 from mailserver.interfaces import IMailbox
+from mailserver.store import maildirsize
+from mailserver.store.expiry import expire
 from mailserver.store.maildir import MaildirMailbox, Maildirs
 from mailserver.store.mbox import MboxDeliveries, MboxMailbox
 from mailserver.store.paths import MBOX, mailbox_path
@@ -23,6 +27,10 @@ FORMATS = ("maildir", "mbox")
 _MAILBOXES_REMEMBERED = 10_000
 
 
+def _unheard(mailbox: str, count: int) -> None:
+    """Where nobody wants to know."""
+
+
 class MailStore:
     """Makes mailboxes and owns the threads that write to them.
 
@@ -32,7 +40,8 @@ class MailStore:
     reactor, since no file is then made while a sync runs (``batches.py``).  ``patience`` is how many
     seconds an mbox may stay locked by somebody else before its deliveries are given up for now.
     ``sweeps``: whether it looks for what is left behind; one of several processes does.
-    ``undelete_for``: seconds for which what POP3 deletes can be brought back.
+    ``undelete_for``: seconds for which what POP3 deletes can be brought back; ``expire_after``: those
+    after which a sweep removes a message, 0 for never, of which ``expired`` hears in the sweep's thread.
     """
 
     def __init__(
@@ -47,6 +56,8 @@ class MailStore:
         sweeps: bool = False,
         quota: QuotaLimits | None = None,
         undelete_for: float = 0.0,
+        expire_after: float = 0.0,
+        expired: Callable[[str, int], None] = _unheard,
         language: str = "en",
     ) -> None:
         if format not in FORMATS:
@@ -59,6 +70,8 @@ class MailStore:
         self._mbox_deliveries = MboxDeliveries(disk, patience, undelete_for > 0)
         self._mailboxes: dict[Account, IMailbox] = {}
         self._undelete_for = undelete_for
+        self._expire_after = expire_after
+        self._expired = expired
         self._quota = quota or QuotaLimits()
         self._quotas: dict[str, MailboxQuota] = {}
         self._language = language
@@ -115,6 +128,20 @@ class MailStore:
     def _sweep(self, path: str, now: float) -> None:
         sweep_tmp(path, now)
         sweep_trash(path, now - self._undelete_for)
+        if self._expire_after:
+            self._expire(path, now - self._expire_after)
+
+    def _expire(self, path: str, older: float) -> None:
+        quota = self._quotas.get(path)
+        if path.endswith(MBOX):
+            mailbox: IMailbox = MboxMailbox(self._mbox_deliveries, path, quota)
+        else:
+            mailbox = MaildirMailbox(self._maildirs, path, quota)
+        if count := expire(mailbox, path, older):
+            if quota is None:
+                with suppress(OSError):  # nobody has asked for it since the start; it is counted anew
+                    os.unlink(f"{path}/{maildirsize.NAME}")
+            self._expired(os.path.relpath(path, self._root), count)
 
     def _make(self, account: Account) -> IMailbox:
         path = mailbox_path(self._root, account.address)

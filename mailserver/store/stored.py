@@ -5,6 +5,7 @@ What conversion, import, export and verification read; POP3 has its own, faster 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -97,6 +98,16 @@ def names_in(maildir: str) -> list[tuple[str, str]]:
         except FileNotFoundError:
             continue
     return names
+
+
+def arrival_in(maildir: str, folder: str, name: str) -> float:
+    """When a message came, by its file's name alone where that tells; infinite for one that has gone."""
+    if _SECOND.match(name):
+        return _arrival(name, 0.0)
+    try:
+        return _arrival(name, os.lstat(f"{maildir}/{folder}/{name}").st_mtime)
+    except FileNotFoundError:
+        return math.inf
 
 
 def is_message_name(name: str) -> bool:
