@@ -70,6 +70,13 @@ class ISpoolWriter(Interface):
         was released.  Fails with ``SpoolUnavailable``; then nothing is kept.
         """
 
+    def entry(envelope: Envelope) -> Entry | None:
+        """The entry that ``commit`` would give, for an attempt before anything is kept; ``None`` where there
+        must be none: long content, or a number that might come back after a power cut.
+
+        ``commit`` may follow, with the same recipients or with some of them.
+        """
+
     def abort() -> None:
         """Forget what was written. Harmless at any time, also twice and after ``commit``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,7 @@ from mailserver.config.settings import Store
 from mailserver.deliver.drop import FOLDER as DROP
 from mailserver.deliver.pickup import Pickup, PickupPlace
 from mailserver.deliver.terminal import TerminalAgent
+from mailserver.dispatch.at_once import AtOnce
 from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
@@ -196,10 +198,10 @@ class House:
             sweeps=place.number == 0,
             quota=quota_of(settings.store),
             undelete_for=settings.store.undelete_for,
-            language=settings.language,
-        )
             expire_after=settings.pop3.expire * 86400.0,
             expired=maillog.expired,
+            language=settings.language,
+        )
         self.deliveries = Deliveries(
             settings, reactor, self.bridge, self.directory.resolve, self.store, place.number
         )
@@ -222,6 +224,7 @@ class House:
         self.terminals = Terminals(reactor, self.workers, self.directory.resolve, wanted)
         self.control.stream("terminal", self.terminals.attach)
         self.runner = self._make_runner(self.spool)
+        self.at_once = AtOnce(self.directory, self.deliveries.mailboxes, self.deliveries.is_quick, time.time)
         self.addresses.connect(self.deliveries, self.spool, self.bridge, self.workers, self.runner.accepted)
         self.pickup = self._make_pickup() if place.number == 0 else None
         self.orphans: dict[SqliteSpool, Runner] = {}
@@ -430,6 +433,20 @@ class House:
 
     # -- the doors -------------------------------------------------------------------------
 
+    def rehearsal(self, spool: Any, may_receive: Any, role: str) -> SMTPReceiverFactory:
+        """What stands behind a listener of this role, with another spool and other rules: for a house that
+        is not opened."""
+        self.spool, self.entrance.may_receive = spool, may_receive
+        tls: Any = None
+        with suppress(CertificateError):
+            tls = self.tls.listener()
+        return self._smtp(role, tls, False)
+
+    @property
+    def settings(self) -> Settings:
+        """What is in force."""
+        return self._settings
+
     def factory(self, name: str) -> IProtocolFactory:
         """What stands behind one listener."""
         tls = self.tls.listener()
@@ -452,6 +469,7 @@ class House:
             now=time.time,
             submission=self.submissions.submission,
             terminals=self.terminals,
+            at_once=self.at_once.attempt,
         )
         offer = Offer(
             hostname=settings.hostname,
@@ -464,6 +482,9 @@ class House:
             future_release=int(settings.limits.future_release),
             require_tls=True,  # relay/security.py keeps to it, or returns the message
             etrn=bool(settings.relay.etrn) and role == "smtp",
+            normalize=name in settings.limits.normalize,
+            messages=settings.limits.messages_by_session,
+            domains=settings.limits.domains,
             terminals=settings.policy.terminals,
             verify=settings.policy.vrfy,
             expand=settings.policy.expn,
@@ -485,9 +506,6 @@ class House:
                 pressed_times=self.entrance.pressed_times,
                 rates=None if is_lmtp else self.entrance.rates,
                 lookups=None if is_lmtp else self.entrance.lookups,
-            normalize=name in settings.limits.normalize,
-            messages=settings.limits.messages_by_session,
-            domains=settings.limits.domains,
                 start_queue=self.queue_start,
                 address_book=AddressBook(self.directory.resolve, settings.domains),
             )
@@ -509,6 +527,9 @@ class House:
                 occupants=self.fetching.occupants,
                 login_times=self.fetching.login_times,
                 visited=self.fetching.visited,
+                expire=settings.pop3.expire,
+                apop=settings.pop3.apop,
+                proxies=settings.pop3.xclient,
             )
         )
 
@@ -527,9 +548,6 @@ def _route_table(settings: Settings) -> RouteTable:
 
 def _port(listener: Listener) -> int:
     return 0 if listener.port is None else getattr(listener.port.getHost(), "port", 0)
-                expire=settings.pop3.expire,
-                apop=settings.pop3.apop,
-                proxies=settings.pop3.xclient,
 
 
 async def _wait(result: Any) -> None:

@@ -58,8 +58,13 @@ class Deliveries:
         self._limits = Limits(settings.delivery.command_time, settings.delivery.command_output)
         self.robot: Callable[[str], IDeliveryAgent] | None = None
         self.answer: Callable[[Entry, Recipient, Account], object] = _nobody_answers
-        mailboxes = MailboxAgent(bridge, self._mailbox_of, settings.hostname)
-        self.local = LocalAgent(resolve, mailboxes, self._agent_of, self._answer)
+        self.mailboxes = MailboxAgent(bridge, self._mailbox_of, settings.hostname)
+        self.local = LocalAgent(resolve, self.mailboxes, self._agent_of, self._answer)
+
+    def is_quick(self, account: Account) -> bool:
+        """Whether mail for the account goes to a mailbox that never waits for another program's lock."""
+        plain = not account.deliver and account.away is None
+        return plain and (account.format or self._settings.store.format) == "maildir"
 
     def open(self) -> None:
         """End what a server that was killed has left running."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from mailserver.receive.submission import Submission
 from mailserver.receive.submitted import SubmittedHeader
 from mailserver.threads import Bridge
 from mailserver.values.address import Address
-from mailserver.values.envelope import Entry, Envelope, queue_id
+from mailserver.values.envelope import Entry, Envelope, Recipient, queue_id
 from mailserver.values.expansion import final_recipients
 from mailserver.values.reply import Reply, reply
 from mailserver.values.session import RecipientFacts, SessionFacts, TransactionFacts
@@ -49,12 +49,18 @@ class Terminals(Protocol):
     def show(self, address: Address, sender: Address, content: Iterable[bytes], /) -> Deferred[bool]: ...
 
 
+Attempt = Callable[[Entry, Callable[[Entry], None]], "Deferred[Sequence[Recipient]] | None"]
+"""``dispatch.at_once``: try to finish an entry that is not committed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intake:
     """What every transaction needs, handed in by ``service.py``.
 
     ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed;
     ``submission`` is what holds for those who have logged in; ``terminals`` finds those of users.
+    ``at_once`` may finish an entry before it is committed, and gives those of its recipients who are
+    left; ``None``: not this one.
     """
 
     hostname: str
@@ -66,6 +72,7 @@ class Intake:
     now: Callable[[], float]
     submission: Submission | None = None
     terminals: Terminals | None = None
+    at_once: Attempt | None = None
 
 
 class Transaction:
@@ -219,16 +226,44 @@ class Transaction:
         if writer is None or envelope is None:  # the client went while its usage was read
             return succeed(TRY_LATER)
         self._writer = None
-        committed = self._intake.bridge.deferred(
-            writer.commit(replace(envelope, hold=hold) if hold else envelope)
-        )
+        if hold:
+            return self._keep(writer, replace(envelope, hold=hold))
+        return self._finish_at_once(writer, envelope) or self._keep(writer, envelope)
+
+    def _keep(self, writer: ISpoolWriter, envelope: Envelope) -> Deferred[Reply]:
+        committed = self._intake.bridge.deferred(writer.commit(envelope))
         return committed.addCallbacks(self._committed, self._not_committed)
+
+    def _finish_at_once(self, writer: ISpoolWriter, envelope: Envelope) -> Deferred[Reply] | None:
+        """The answer after an attempt before the commit, where the message allows one."""
+        if self._intake.at_once is None or (entry := writer.entry(envelope)) is None:
+            return None
+        attempt = self._intake.at_once(entry, self._log_accepted)
+        if attempt is None:
+            return None
+        return attempt.addCallbacks(
+            partial(self._tried, writer, entry), partial(self._not_tried, writer, envelope)
+        )
+
+    def _tried(
+        self, writer: ISpoolWriter, entry: Entry, left: Sequence[Recipient]
+    ) -> Reply | Deferred[Reply]:
+        if left:  # they are kept like those of any other message, and 250 waits for that
+            return self._keep(writer, replace(entry.envelope, recipients=tuple(left)))
+        writer.abort()
+        return self._taken(entry)
+
+    def _not_tried(self, writer: ISpoolWriter, envelope: Envelope, failure: Failure) -> Deferred[Reply]:
+        maillog.fault("delivering before the answer", failure.value)
+        return self._keep(writer, envelope)
 
     def _as_it_came(self, envelope: Envelope) -> Envelope:
         """The envelope, and what only the content could tell."""
         if self._has_eight_bit and envelope.body == "7BIT":
             # Not announced, but taken: the next server is told what it will get (RFC 6152 §3).
             envelope = replace(envelope, body="8BITMIME")
+        if self._header.priority:
+            envelope = replace(envelope, priority=self._header.priority)
         if self._header.says_tls_is_optional and not envelope.require_tls:
             envelope = replace(envelope, tls_optional=True)
         return envelope
@@ -252,18 +287,25 @@ class Transaction:
         return None
 
     def _committed(self, entry: Entry) -> Reply:
-        maillog.accepted(entry, self.facts.session, self._header.message_id, self.facts.notes)
+        self._log_accepted(entry)
         if not entry.envelope.is_kept_back:
             self._intake.accepted(entry)
         elif entry.envelope.hold and self._submission is not None and self.facts.session.account is not None:
             self._submission.held(self.facts.session.account, entry)
+        return self._taken(entry)
+
+    def _log_accepted(self, entry: Entry) -> None:
+        maillog.accepted(entry, self.facts.session, self._header.message_id, self.facts.notes)
+
+    def _taken(self, entry: Entry) -> Reply:
+        asked, priority = self._mail.priority, entry.envelope.priority
+        if asked and priority < asked:
+            return reply(250, "2.3.6", f"Ok: queued as {entry.queue_id} with the priority {priority}")
         return reply(250, "2.0.0", f"Ok: queued as {entry.queue_id}")
 
     def _not_committed(self, failure: Failure) -> Reply:
         answer = NO_ROOM if failure.check(SpoolFull) else TRY_LATER
         maillog.fault("committing a message", failure.value)
-        if self._header.priority:
-            envelope = replace(envelope, priority=self._header.priority)
         return self._log_refusal(answer)
 
     def _log_refusal(self, answer: Reply) -> Reply:

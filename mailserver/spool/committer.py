@@ -22,8 +22,8 @@ _BATCH_OCTETS = 8 * 1024 * 1024
 _CHECKPOINT_OCTETS = 8 * 1024 * 1024
 _PAGE = 4096  # SQLite's own choice; 8 KiB costs a quarter more here, 16 KiB brings nothing
 
-MARK_AHEAD = 1_000_000 << 10
-"""A second of ids (spool/sqlite.py): the mark runs this far ahead, so that few commits move it."""
+MARK_AHEAD = 10_000_000 << 10
+"""Ten seconds of ids (spool/sqlite.py): the mark runs this far ahead, so that few commits move it."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -105,7 +105,7 @@ class Committer:
     """Takes what waits, writes it in one transaction, and then resolves the futures of all.
 
     ``forgotten`` is called in the committer's thread with the ids of entries that are gone and had
-    a file.
+    a file.  ``mark`` is the highest id that is reserved on the disk.
     """
 
     def __init__(self, db: sqlite3.Connection, forgotten: Callable[[Sequence[int]], object]) -> None:
@@ -115,7 +115,7 @@ class Committer:
         self._lock = threading.Lock()
         self._open = True
         self._log_octets = 0
-        (self._mark,) = db.execute("SELECT value FROM mark WHERE name = 'issued'").fetchone()
+        (self.mark,) = db.execute("SELECT value FROM mark WHERE name = 'issued'").fetchone()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
     def start(self) -> None:
@@ -195,7 +195,7 @@ class Committer:
     def _apply(self, writes: Sequence[Write[Any]]) -> None:
         """One statement in autocommit mode: it is committed and synced when ``execute`` returns."""
         entries, contents, newest = _joined_entries(writes)
-        mark = newest + MARK_AHEAD if newest > self._mark else 0
+        mark = newest + MARK_AHEAD if newest > self.mark else 0
         gone = [number for write in writes for number in write.gone]
         self._db.execute(
             APPLY_BATCH,
@@ -211,7 +211,7 @@ class Committer:
                 mark,
             ),
         )
-        self._mark = mark or self._mark
+        self.mark = mark or self.mark
         self._log_octets += len(contents) + _PAGE * (len(writes) + 4)
 
     def _call(self, call: Call[Any]) -> None:

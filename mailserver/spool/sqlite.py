@@ -95,6 +95,14 @@ class SpoolWriter:
         octets, self._chunks = b"".join(self._chunks), []
         return self._stream.write(octets)
 
+    def entry(self, envelope: Envelope) -> Entry | None:
+        """See ``ISpoolWriter``."""
+        if self._ended or self._stream is not None or self._size > IN_MEMORY_OCTETS:
+            return None
+        octets = b"".join(self._chunks)
+        self._chunks = [octets]
+        return self._spool.unkept(self.id, envelope, octets)
+
     def commit(self, envelope: Envelope) -> Future[Entry]:
         """See ``ISpoolWriter``."""
         if self._ended:
@@ -246,6 +254,12 @@ class SqliteSpool:
             )
         )
         return future
+
+    def unkept(self, number: int, envelope: Envelope, octets: bytes) -> Entry | None:
+        """The entry that a message would be; ``None`` while its number is not reserved on the disk."""
+        if number > self._committer.mark:
+            return None  # the next commit reserves a range, and until then this is the way
+        return _leased(number, self._now(), envelope, MemoryContent(octets))
 
     def keep(self, number: int, envelope: Envelope, octets: bytes) -> Future[Entry]:
         """Commit a message that lives in the database."""

@@ -66,6 +66,29 @@ def test_the_interface_is_whole(spool: ISpool) -> None:
     verifyObject(ISpoolWriter, spool.begin())
 
 
+def begun(spool: ISpool, octets: bytes) -> ISpoolWriter:
+    writer = spool.begin()
+    writer.write(octets)
+    return writer
+
+
+def test_an_entry_before_its_commit_is_the_one_that_the_commit_gives(spool: ISpool) -> None:
+    writer = begun(spool, b"Subject: early\r\n\r\n")
+    early = writer.entry(envelope())
+    assert early is not None
+    kept = writer.commit(envelope()).result(WAIT)
+    assert (kept.id, kept.envelope, kept.waiting) == (early.id, early.envelope, early.waiting)
+    assert octets_of(kept) == octets_of(early) == b"Subject: early\r\n\r\n"
+
+
+def test_an_entry_that_is_not_committed_leaves_nothing(house: House) -> None:
+    writer = begun(house.spool, b"Subject: early\r\n\r\n")
+    assert writer.entry(envelope()) is not None
+    writer.abort()
+    assert writer.entry(envelope()) is None
+    assert not due(house.restart())
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_content_comes_back_as_it_was_also_after_a_restart(house: House, size: int) -> None:
     octets = bytes(range(256)) * (size // 256) + b"z" * (size % 256)

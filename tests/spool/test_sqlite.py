@@ -449,3 +449,18 @@ def test_what_cannot_be_kept_never_joins_a_batch(
     address = Address(local, "b.test")
     future = spool.begin().commit(Envelope(address, (Recipient(0, address, address),)))
     assert isinstance(future.exception(WAIT), SpoolUnavailable)
+
+
+def test_a_number_that_is_not_reserved_makes_no_entry(tmp_path: Path) -> None:
+    """A mailbox's file is named after it: after a power cut it must not come again."""
+    clock = [1_700_000_000.0]
+    spool = SqliteSpool(tmp_path / "spool", Disk(), now=lambda: clock[0])
+    spool.start()
+    try:
+        assert spool.begin().entry(envelope()) is not None
+        clock[0] += 3600.0
+        assert spool.begin().entry(envelope()) is None
+        spooled(spool)  # a commit reserves numbers ahead
+        assert spool.begin().entry(envelope()) is not None
+    finally:
+        spool.stop()
