@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mailserver.admin.config_live import apply, confirm, diff
+from mailserver.admin.config_mistakes import deeper_mistakes
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
-
-if TYPE_CHECKING:
-    from mailserver.config import Settings
 
 
 @click.group(epilog="Example: mailserver --config mailserver.toml config check")
@@ -53,27 +50,6 @@ def show(operator: Operator, as_json: bool) -> None:
 config.add_command(apply)
 config.add_command(confirm)
 config.add_command(diff)
-
-
-def deeper_mistakes(settings: Settings) -> Iterator[str]:
-    """What shows only when Twisted reads the endpoints and OpenSSL the certificate."""
-    import attrs
-    from twisted.internet.endpoints import serverFromString
-
-    for key, description in attrs.asdict(settings.listen).items():
-        try:
-            if description:
-                serverFromString(object(), description)
-        except Exception as error:  # each kind of endpoint has its own
-            yield f"listen.{key}: {json.dumps(description)} is not understood by Twisted: {error}"
-    if settings.tls:
-        from mailserver.certificates import CertificateError, read_pair
-
-        try:
-            for files in ((settings.tls.certificate, settings.tls.key), *settings.tls.also):
-                read_pair(*files)
-        except CertificateError as error:
-            yield f"tls: {error}"
 
 
 def _value(value: Any) -> str:

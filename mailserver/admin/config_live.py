@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mailserver.admin.config_mistakes import deeper_mistakes
 from mailserver.admin.operator import Operator, Refusal, become_owner
 from mailserver.admin.output import Output, json_option
 
@@ -66,8 +67,6 @@ def apply(operator: Operator, within: float, as_json: bool) -> None:
         raise Refusal(
             os.EX_USAGE, "there is no configuration file; name one: mailserver --config FILE config apply"
         )
-    from mailserver.admin.config import deeper_mistakes
-
     if mistakes := list(deeper_mistakes(operator.settings)):
         raise Refusal(os.EX_CONFIG, "\n".join(f"{operator.path}: {mistake}" for mistake in mistakes))
     text, path = operator.path.read_text(), str(operator.path.absolute())

@@ -1,0 +1,31 @@
+"""What is wrong in a configuration and shows only to Twisted and OpenSSL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mailserver.config import Settings
+
+
+def deeper_mistakes(settings: Settings) -> Iterator[str]:
+    """What shows only when Twisted reads the endpoints and OpenSSL the certificate."""
+    import attrs
+    from twisted.internet.endpoints import serverFromString
+
+    for key, description in attrs.asdict(settings.listen).items():
+        try:
+            if description:
+                serverFromString(object(), description)
+        except Exception as error:  # each kind of endpoint has its own
+            yield f"listen.{key}: {json.dumps(description)} is not understood by Twisted: {error}"
+    if settings.tls:
+        from mailserver.certificates import CertificateError, read_pair
+
+        try:
+            for files in ((settings.tls.certificate, settings.tls.key), *settings.tls.also):
+                read_pair(*files)
+        except CertificateError as error:
+            yield f"tls: {error}"
