@@ -40,6 +40,15 @@ _PHRASES = {
 _STATUS = {Delivered: "sent", Relayed: "sent", Expanded: "sent", Delayed: "deferred", Failed: "bounced"}
 
 
+EXPIRED = "4.4.7"
+"""The status of what was tried until its time was over (RFC 3463 §3.5)."""
+
+
+def _status(outcome: Outcome) -> str:
+    # Postfix says of an expired message's recipients that they were deferred, and then that it expired.
+    return "deferred" if outcome.status == EXPIRED else _STATUS[type(outcome)]
+
+
 class Trace(Protocol):
     """Who else is told of each event, with everything that is known; ``trace/recorder.py``. Never waits."""
 
@@ -165,6 +174,7 @@ def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float, began: floa
         _trace.attempted(entry, outcomes)
     arrived = entry.arrived
     delay = _seconds(now - arrived)
+    is_over = False
     for outcome in outcomes:
         recipient, facts = outcome.recipient, outcome.facts
         original = ""
@@ -178,9 +188,13 @@ def attempted(entry: Entry, outcomes: Sequence[Outcome], now: float, began: floa
             f"{entry.queue_id}: to=<{printable(str(recipient.address))}>{original}, "
             f"relay={outcome.relay}{used}, delay={delay}, "
             f"delays=0/{waited}/{_seconds(setup)}/{_seconds(sending)}, dsn={outcome.status}, "
-            f"status={_STATUS[type(outcome)]} ({printable(outcome.diagnostic)})",
+            f"status={_status(outcome)} ({printable(outcome.diagnostic)})",
             SMTP if facts is not None else _PROGRAMS.get(outcome.relay, ERROR),
         )
+        is_over = is_over or (type(outcome) is Failed and outcome.status == EXPIRED)
+    if is_over:  # once for all recipients; pflogsumm counts these
+        sender = printable(str(entry.envelope.reverse_path))
+        _say(f"{entry.queue_id}: from=<{sender}>, status=expired, returned to sender", QMGR)
 
 
 def _seconds(value: float) -> str:

@@ -45,6 +45,21 @@ def entry(*texts: str, number: int = 1 << 52) -> Entry:
     return Entry(number, 1000.0, envelope, tuple(map(Waiting, recipients)), MemoryContent(b"x" * 1234))
 
 
+def test_what_expires_is_told_as_postfix_does(lines: Callable[[], list[str]]) -> None:
+    message = entry("x@b.test", "y@b.test")
+    outcomes = [
+        Failed(recipient=one, status="4.4.7", diagnostic="Given up after too long a time")
+        for one in message.envelope.recipients
+    ]
+    maillog.attempted(message, outcomes, 433_000.0)
+    first, second, last = lines()
+    assert "to=<x@b.test>" in first
+    assert "dsn=4.4.7, status=deferred (Given up after too long a time)" in second
+    assert re.search(
+        r"postfix/qmgr\[\d+\]: \w+: from=<ada@a.test>, status=expired, returned to sender$", last
+    )
+
+
 def tell_a_story() -> None:
     first = entry("x@b.test", "y@b.test", "me@a.test")
     x, y, me = first.envelope.recipients

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import dns.asyncresolver
 import dns.exception
 import dns.flags
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdatatype
@@ -82,6 +83,7 @@ class Resolver:
             raise NameNotFound(f"{name} is not a domain name") from None
         kind = dns.rdatatype.from_text(record)
         authentic = self._validating
+        met = {asked}
         for _ in range(CNAMES):
             answer = await self._resolve(asked, kind)
             authentic = authentic and bool(answer.response.flags & dns.flags.AD)
@@ -89,6 +91,9 @@ class Resolver:
                 return answer, authentic
             # The server named an alias and left the rest to us.
             asked = answer.canonical_name
+            if asked in met:
+                raise NameNotFound(f"{name} is an alias that leads back to itself")
+            met.add(asked)
         raise LookupDelayed(f"{name} is an alias of an alias, more than {CNAMES} deep")
 
     async def _resolve(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer:
@@ -100,6 +105,8 @@ class Resolver:
             )
         except dns.resolver.NXDOMAIN:
             raise NameNotFound(f"{text} does not exist") from None
+        except dns.message.ChainTooLong:
+            raise NameNotFound(f"{text} is an alias that leads back to itself, or to nothing") from None
         except dns.exception.Timeout:
             raise LookupDelayed(f"no name server answered for {text}") from None
         except dns.resolver.NoResolverConfiguration:

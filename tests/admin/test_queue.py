@@ -91,7 +91,7 @@ def test_the_list_for_people(run: Run, spool: SqliteSpool) -> None:
     assert lines[1].endswith("being delivered")
     assert lines[2].startswith(f"{waiting.queue_id}  ")
     assert "  <>  " in lines[2]
-    assert "<carol@c.test> and 2 more  in 16m" in lines[2]
+    assert "<carol@c.test> and 2 more  in 1" in lines[2]
     assert lines[2].endswith("connection refused")
 
 

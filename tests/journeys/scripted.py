@@ -17,7 +17,8 @@ Answer = str | Callable[[str], str]
 class Scripted:
     """Listens on loopback at a free port. ``replies`` maps a verb, ``CONNECT`` or ``.`` to a reply or a
     function of the command line; ``asked`` counts commands, ``taken`` the messages that were answered by
-    2yz, by their Subject; ``met`` is called with a verb before it is answered."""
+    2yz, by their Subject; ``met`` is called with a verb before it is answered; ``hangs_up`` after each
+    message, so that no session is used twice."""
 
     def __init__(self, host: str = "127.0.0.1", **replies: Answer) -> None:
         self.replies: dict[str, Answer] = {
@@ -31,6 +32,7 @@ class Scripted:
         self.recipients: list[str] = []
         self.taken: Counter[str] = Counter()
         self.met: Callable[[str], None] = lambda verb: None
+        self.hangs_up = False
         peer = self
 
         class Session(socketserver.StreamRequestHandler):
@@ -63,6 +65,8 @@ class Scripted:
                 subject = self._content(session)
                 if self._say(session, ".", subject).startswith("2"):
                     self.taken[subject] += 1
+                if self.hangs_up:
+                    return
 
     def _say(self, session: socketserver.StreamRequestHandler, verb: str, line: str) -> str:
         self.asked[verb] += 1
