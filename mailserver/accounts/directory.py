@@ -62,7 +62,7 @@ class SqliteDirectory(Domains):
     Nothing is opened before ``open``.  ``resolve`` and ``password_hash`` may be called from any
     thread.  ``clock`` gives seconds and never goes back; ``patience`` is how many seconds to wait
     for somebody else who writes; each of ``separators`` separates a name from its detail; ``srs``
-    knows rewritten reverse-paths; ``now`` gives seconds since the epoch.
+    knows rewritten reverse-paths; ``now`` gives seconds since the epoch; ``hostname`` is the server's.
     """
 
     def __init__(
@@ -74,12 +74,13 @@ class SqliteDirectory(Domains):
         separators: str = SEPARATOR,
         srs: Srs | None = None,
         now: Callable[[], float] = time.time,
+        hostname: str = "",
     ) -> None:
         super().__init__(path, domains, patience, now)
         self._clock = clock
         self._fresh_until = 0.0
         self._separators = separators
-        self._resolver = Resolver(self, lambda: self._domains, separators, srs)
+        self._resolver = Resolver(self, lambda: self._domains, separators, srs, hostname)
 
     def resolve(self, address: Address) -> Resolution:
         """Who an address belongs to, without expanding aliases; ``resolver.Resolver`` has the order.

@@ -23,6 +23,10 @@ POSTMASTER = "postmaster"
 ROLES = (POSTMASTER, "abuse")
 """Names that every domain has (RFC 5321 §4.5.1, RFC 2142 §4)."""
 
+MAILER_DAEMON = "mailer-daemon"
+OF_THE_HOST = (*ROLES, MAILER_DAEMON)
+"""Who writes and is written to at the server's own name, also where that is no domain with users."""
+
 EVERY_NAME = "*"
 """A catch-all for which every name is a mailbox of the store that the domain is delivered to."""
 
@@ -60,8 +64,11 @@ class Resolver:
         domains: Callable[[], Mapping[str, str]],
         separators: str = SEPARATOR,
         srs: Srs | None = None,
+        hostname: str = "",
     ) -> None:
+        """``hostname`` is the server's own name, from whose postmaster and MAILER-DAEMON mail comes."""
         self._names = names
+        self._hostname = domain_key(hostname)
         self._domains = domains
         self._separators = separators
         self._srs = srs
@@ -84,6 +91,9 @@ class Resolver:
                 return NoSuchUser(address), False
             domain = next(iter(domains))
         elif domain not in domains:
+            if domains and domain == self._hostname and key in OF_THE_HOST:
+                first = next(iter(domains.values()))
+                return Alias(address, (Address(POSTMASTER, first),)), False
             return Elsewhere(address), False
         found, lasts = self._names.exact(address, key, domain)
         if found is None and (name := without_detail(key, self._separators)) is not None:
@@ -102,7 +112,7 @@ class Resolver:
         found = self._of_a_list(address, key, domain)
         if found is None and self._srs is not None and (sender := self._srs.sender_behind(address)):
             found = Alias(address, (sender,))
-        if found is None and (without_detail(key, self._separators) or key) in ROLES:
+        if found is None and (without_detail(key, self._separators) or key) in OF_THE_HOST:
             found = self._role(address, domain)
         return found or self._catch_all(address, domain)
 

@@ -166,7 +166,8 @@ def directory_of(settings: Settings, srs: Srs | None = None) -> Any:
     """
     separator = settings.addresses.separator
     if settings.directory == "sqlite":
-        return SqliteDirectory(settings.state / FILE_NAME, settings.domains, separators=separator, srs=srs)
+        path, hostname = settings.state / FILE_NAME, settings.hostname
+        return SqliteDirectory(path, settings.domains, separators=separator, srs=srs, hostname=hostname)
     if settings.directory == "files":
         return FileDirectory(
             settings.files.passwd, settings.files.aliases, settings.domains, separator, srs, maillog.log.warn

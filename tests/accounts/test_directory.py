@@ -23,7 +23,7 @@ from mailserver.accounts.directory import (
     UnknownDomain,
     UnusableAddress,
 )
-from mailserver.values.account import Account, Alias, LocalUser, NoSuchUser, Secrets
+from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSuchUser, Secrets
 from mailserver.values.address import Address, address_from
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA"
@@ -302,6 +302,21 @@ def test_senders_that_are_allowed(directory: SqliteDirectory) -> None:
             directory.allow_senders(ada.address, [wrong])
     with pytest.raises(NotFound):
         directory.allow_senders(address_from("nobody@example.test"), ["*"])
+
+
+def test_who_is_written_to_at_the_servers_own_name(tmp_path: Path) -> None:
+    """Reports come from MAILER-DAEMON at the host's name, which may be no domain with users."""
+    directory = SqliteDirectory(tmp_path / "accounts.sqlite", DOMAINS, hostname="mx.example.test")
+    directory.open()
+    directory.add_user(ADA, HASH)
+    postmaster = address_from("postmaster@example.test")
+    for name in ("MAILER-DAEMON", "postmaster", "abuse"):
+        address = address_from(f"{name}@MX.example.test")
+        assert directory.resolve(address) == Alias(address, (postmaster,))
+    answer = directory.resolve(address_from("mailer-daemon@b.test"))
+    assert isinstance(answer, Alias)
+    assert isinstance(directory.resolve(address_from("ada@mx.example.test")), Elsewhere)
+    directory.close()
 
 
 def test_an_accounts_language(directory: SqliteDirectory) -> None:
