@@ -19,6 +19,7 @@ FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _EXTEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_MODIFY = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _IOV_MAX = 1024  # POSIX promises 16, Linux has 1024
@@ -50,8 +51,15 @@ class DurableFile:
         """Append all of ``octets``; ``OSError`` may leave a part of them behind."""
         write_all(self.fd, (octets,))
 
+    def write_at(self, octets: bytes, offset: int) -> None:
+        """Put all of ``octets`` at ``offset``; only for a file that ``Disk.modify`` has opened."""
+        rest = memoryview(octets)
+        while rest:
+            written = os.pwrite(self.fd, rest, offset)
+            rest, offset = rest[written:], offset + written
+
     def truncate(self, size: int) -> None:
-        """Cut the file back to ``size`` octets."""
+        """Cut the file back to ``size`` octets, or fill it up to them with zeros."""
         os.ftruncate(self.fd, size)
 
     def sync(self) -> None:
@@ -121,6 +129,10 @@ class Disk:
     def extend(self, path: StrPath) -> DurableFile:
         """An existing file, opened so that every ``write`` goes to its end."""
         return DurableFile(os.open(path, _EXTEND))
+
+    def modify(self, path: StrPath) -> DurableFile:
+        """An existing file, opened for ``write_at``; ``write`` is not for it."""
+        return DurableFile(os.open(path, _MODIFY))
 
     def rename(self, old: StrPath, new: StrPath) -> None:
         """Give ``old`` the name ``new``, in the place of whatever had it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 
 from mailserver.interfaces import MailboxUnavailable
@@ -39,8 +38,8 @@ class MboxCheck:
             return
         yield from self._file(found)
         if os.path.lexists(self._path + REWRITE):
-            text = "a rewrite was killed; nobody reads what it has left"
-            yield Finding("remains", self._name + REWRITE, text, self._remove_rewrite)
+            text = "a rewrite was killed; the next delivery or session ends it"
+            yield Finding("remains", self._name + REWRITE, text, self._end_rewrite)
         fd = open_regular(self._path)
         try:
             if found.st_size and os.pread(fd, 5, 0) != b"From ":
@@ -65,10 +64,10 @@ class MboxCheck:
                 "foreign", self._name, "it has a second name (hard link): nothing is delivered to it"
             )
 
-    def _remove_rewrite(self) -> None:
+    def _end_rewrite(self) -> None:
         try:
-            with self._mailboxes.locks.hold(self._path), suppress(FileNotFoundError):
-                self._mailboxes.disk.remove(self._path + REWRITE)
+            with self._mailboxes.locks.hold(self._path):
+                pass  # whoever locks it ends the rewrite
         except MailboxUnavailable as error:
             raise OSError(str(error)) from error
 

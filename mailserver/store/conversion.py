@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from mailserver.durable import Disk
 from mailserver.interfaces import MailboxUnavailable, MaildropInUse
@@ -32,7 +33,7 @@ from mailserver.store.maildir_index import FILE_NAME as INDEX
 from mailserver.store.maildirsize import NAME as MAILDIRSIZE
 from mailserver.store.maildrop import MaildropLock
 from mailserver.store.mbox_messages import messages_of, unique_ids
-from mailserver.store.mbox_rewrite import rewrite_without
+from mailserver.store.mbox_rewrite import finish_rewrite, rewrite_without
 from mailserver.store.paths import CONVERTING, MAILDROP_LOCK, MBOX
 from mailserver.store.stored import Stored, names_in, stored_in, stored_in_mbox
 
@@ -64,7 +65,7 @@ class Mailboxes:
         self.maildir = path
         self.mbox = path + MBOX
         self.marker = path + CONVERTING
-        self.locks = MboxLocks(patience)
+        self.locks = MboxLocks(patience, partial(finish_rewrite, disk))
         self.host = hostname
         self._patience = patience
 

@@ -9,7 +9,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mailserver.interfaces import MailboxUnavailable
@@ -27,9 +27,11 @@ _BUSY = (errno.EAGAIN, errno.EACCES)
 class MboxLocks:
     """Who holds which mbox in this process, in front of the locks that other programs see."""
 
-    def __init__(self, patience: float) -> None:
-        """``patience``: seconds to wait for all locks of one mbox together."""
+    def __init__(self, patience: float, recover: Callable[[HeldMbox], None] | None = None) -> None:
+        """``patience``: seconds to wait for all locks of one mbox together; ``recover`` is called with
+        each mbox that was locked, to end what a crash has interrupted."""
         self._patience = patience
+        self._recover = recover
         self._held: set[str] = set()
         self._changed = threading.Condition()
 
@@ -46,6 +48,8 @@ class MboxLocks:
         try:
             held, dotlock = _both(path, deadline)
             try:
+                if self._recover is not None:
+                    self._recover(held)
                 yield held
             finally:
                 held.close()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from threading import Condition
 
 from zope.interface import implementer
@@ -24,7 +25,7 @@ from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import MaildropLock, nothing
 from mailserver.store.mbox_file import Region, find_copies, message_pieces, separator
 from mailserver.store.mbox_maildrop import MboxMaildrop, bring_back_mbox
-from mailserver.store.mbox_rewrite import rewrite_without
+from mailserver.store.mbox_rewrite import finish_rewrite, rewrite_without
 from mailserver.store.paths import MAILDROP_LOCK
 from mailserver.store.quota import MailboxQuota
 
@@ -43,7 +44,7 @@ class MboxDeliveries:
     def __init__(self, disk: Disk, patience: float, undelete: bool = False) -> None:
         self.disk = disk
         self.undelete = undelete
-        self.locks = MboxLocks(patience)
+        self.locks = MboxLocks(patience, partial(finish_rewrite, disk))
         self._threads: ThreadPoolExecutor | None = None
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._changed = Condition()

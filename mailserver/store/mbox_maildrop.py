@@ -53,11 +53,37 @@ class MboxMaildrop(Maildrop):
         super().__init__(lock, Listings([message.octets for message in self._messages], listed))
 
     def read(self, index: int) -> Iterator[bytes]:
-        """The message in canonical form, in pieces; ``OSError`` when somebody has changed it."""
+        """The message in canonical form, in pieces; ``OSError`` when it has vanished, or when another
+        program changes the mailbox so that what was given may be wrong."""
+        if self._has_moved(index):
+            self._look_again()
+            if self._has_moved(index):
+                raise OSError("the message was removed or changed by another program")
+        return to_crlf(self._checked(index))
+
+    def _has_moved(self, index: int) -> bool:
         message = self._messages[index]
-        if _state(self._fd) != self._seen and measure(self._fd, message.region) != message:
-            raise OSError("the mailbox was changed by another program")
-        return to_crlf(content_of(self._fd, message.region))
+        return _state(self._fd) != self._seen and measure(self._fd, message.region) != message
+
+    def _look_again(self) -> None:
+        """Find every message where it is now: Dovecot and mutt change an mbox where it lies."""
+        with suppress(MailboxUnavailable), self._locks.hold(self._path) as held:
+            if held.fd < 0:
+                return
+            before, self._fd = self._fd, open_regular(self._path)
+            os.close(before)
+            now = messages_of(self._fd, held.size)
+            found = dict(zip(unique_ids(now), now, strict=True))
+            self._messages = [
+                found.get(identity, message)
+                for identity, message in zip(self._ids, self._messages, strict=True)
+            ]
+
+    def _checked(self, index: int) -> Iterator[bytes]:
+        before = _state(self._fd)
+        yield from content_of(self._fd, self._messages[index].region)
+        if _state(self._fd) != before and self._has_moved(index):
+            raise OSError("the message was changed by another program while it was read")
 
     def release(self) -> None:
         """Give up the lock and the file. Harmless twice."""

@@ -110,6 +110,10 @@ class LossyDisk(Disk):
         with self.lock:
             return _NotedFile(self, self._nodes[os.fspath(path)], super().extend(path).fd)
 
+    def modify(self, path: StrPath) -> DurableFile:
+        with self.lock:
+            return _NotedFile(self, self._nodes[os.fspath(path)], super().modify(path).fd)
+
     def rename(self, old: StrPath, new: StrPath) -> None:
         with self.lock:
             super().rename(old, new)
@@ -154,6 +158,10 @@ class LossyDisk(Disk):
         self.notes.append(Octets(node, self._sizes[node], octets))
         self._sizes[node] += len(octets)
 
+    def _put_at(self, node: int, octets: bytes, offset: int) -> None:
+        self.notes.append(Octets(node, offset, octets))
+        self._sizes[node] = max(self._sizes[node], offset + len(octets))
+
     def _cut(self, node: int, size: int) -> None:
         self._sizes[node] = size
         self.notes.append(Cut(node, size))
@@ -169,6 +177,11 @@ class _NotedFile(DurableFile):
         with self._disk.lock:
             super().write(octets)
             self._disk._put(self._node, octets)
+
+    def write_at(self, octets: bytes, offset: int) -> None:
+        with self._disk.lock:
+            super().write_at(octets, offset)
+            self._disk._put_at(self._node, octets, offset)
 
     def truncate(self, size: int) -> None:
         with self._disk.lock:

@@ -81,9 +81,9 @@ def test_what_is_delivered_after_them_stands_alone(mailbox: IMailbox, path: Path
     deliver(mailbox, delivery_of(2))
     with opened(mailbox) as drop:
         assert len(drop.listings) == 2
+        assert b"".join(drop.read(1)) == sent_form(delivery_of(2))
         drop.mark(0)
         assert drop.commit() == 0
-        assert b"".join(drop.read(1)) == sent_form(delivery_of(2))
     assert bodies(mailbox) == [b"Hello.\n"]
 
 
