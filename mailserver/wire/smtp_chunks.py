@@ -98,18 +98,25 @@ class BinaryScanner:
 
     @property
     def fault(self) -> Reply | None:
-        if self._size > self._limit:
-            return TOO_LARGE
-        return self._mime.fault or self._text.fault
+        """The first in this order, not in time: so it does not depend on how the octets were cut."""
+        return self._unreadable or self._text.fault
+
+    @property
+    def _unreadable(self) -> Reply | None:
+        return TOO_LARGE if self._size > self._limit else self._mime.fault
 
     def scan(self, octets: bytes) -> bytes:
         self._size += len(octets)
-        return b"" if self.fault else self._text.scan(self._mime.feed(octets))
+        if self._unreadable:
+            return b""
+        text = self._text.scan(self._mime.feed(octets))
+        return b"" if self.fault else text
 
     def finish(self) -> bytes:
-        if self.fault:
+        if self._unreadable:
             return b""
-        return self._text.scan(self._mime.finish()) + self._text.finish()
+        text = self._text.scan(self._mime.finish()) + self._text.finish()
+        return b"" if self.fault else text
 
 
 class ChunkReader:

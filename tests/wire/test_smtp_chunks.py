@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.values.reply import reply
-from mailserver.wire.smtp_chunks import ChunkReader, TextScanner
+from mailserver.wire.smtp_chunks import BinaryScanner, ChunkReader, TextScanner
 from mailserver.wire.smtp_data import BARE_LINE_END, LONG_LINE, NUL_OCTET, TOO_LARGE
 from mailserver.wire.smtp_events import ContentChunk, ContentEnd, DataBegin, Event, MailFrom, Refused
 from mailserver.wire.smtp_server import IDLE_COMMANDS
@@ -280,6 +280,17 @@ def test_a_reader_hands_on_large_pieces_as_they_are() -> None:
     piece = b"x\r\n" * 10_000
     reader.begin(len(piece), False)
     assert reader.take(piece) is piece
+
+
+def test_the_fault_of_binary_content_does_not_depend_on_its_cuts() -> None:
+    """Found by the fuzzer: what was cut behind a NUL had no other fault any more."""
+    content = b"\r\n\0\r\nbare\rend\r\n"
+    for step in (1, 3, len(content)):
+        scanner = BinaryScanner(1000)
+        for at in range(0, len(content), step):
+            scanner.scan(content[at : at + step])
+        assert scanner.finish() == b""
+        assert scanner.fault is BARE_LINE_END, step
 
 
 # -- any octets --------------------------------------------------------------------------------
