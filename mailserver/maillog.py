@@ -231,6 +231,11 @@ def login(protocol: str, client: str, user: str, tls: bool) -> None:
     _say(f"{protocol}: login: user=<{printable(user)}>, rip={client}{', TLS' if tls else ''}", SMTPD)
 
 
+def expired(mailbox: str, count: int) -> None:
+    """Messages were older than they are kept; ``mailbox`` as it is called below the store's folder."""
+    _say(f"expired: mailbox=<{printable(mailbox)}>, removed={count}", SMTPD)
+
+
 def proxied(protocol: str, client: str, session: str) -> None:
     """A proxy speaks for ``client``, and calls the session so in its own log."""
     _say(f"{protocol}: proxied: rip={client}, session=<{printable(session)}>", SMTPD)
@@ -251,11 +256,6 @@ def pop3_session(
     """A POP3 session that had logged in is over."""
     _say(
         f"pop3: {printable(reason)}: user=<{printable(user)}>, rip={client}, "
-def expired(mailbox: str, count: int) -> None:
-    """Messages were older than they are kept; ``mailbox`` as it is called below the store's folder."""
-    _say(f"expired: mailbox=<{printable(mailbox)}>, removed={count}", SMTPD)
-
-
         f"retr={retrieved}/{octets}, del={deleted}/{left}",
         POP3,
     )
