@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.interfaces import IAuthenticator, ILogin, LoggedIn, LoginRefused, LoginUnavailable
-from mailserver.login.penalty import LoginPenalty
+from mailserver.login.penalty import MOST_WAIT, LoginPenalty
 from mailserver.values.session import TLSFacts
 from mailserver.wire import sasl_mechanisms
 from mailserver.wire.sasl import AuthorizationRefused, Challenge, Credentials, PlainCredentials, SaslError
@@ -81,7 +81,9 @@ class Authenticator:
         self, credentials: Credentials, mechanism: str, host: str, gone: Callable[[], bool]
     ) -> LoggedIn | LoginRefused:
         """Whether credentials are right, after the time that earlier failures cost."""
-        wait = self._penalty.wait_for(host)
+        wait = self._penalty.wait_for(host, credentials.username)
+        if wait > MOST_WAIT:
+            return UNAVAILABLE
         if wait:
             await deferLater(self._clock, wait)
         if gone():
@@ -90,7 +92,7 @@ class Authenticator:
         try:
             _, avatar, _ = await self._portal.login(_for_cred(credentials), None, self._gives)
         except UnauthorizedLogin:
-            self._penalty.failed(host)
+            self._penalty.failed(host, credentials.username)
             maillog.login_failed(self.protocol, host, credentials.username, mechanism)
             return WRONG
         except LoginUnavailable:
@@ -98,7 +100,7 @@ class Authenticator:
         except Exception as error:
             maillog.fault("checking a password", error)
             return UNAVAILABLE
-        self._penalty.succeeded(host)
+        self._penalty.succeeded(host, credentials.username)
         return LoggedIn(avatar, credentials.username or str(avatar.account.address))
 
 

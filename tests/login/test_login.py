@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from twisted.cred.credentials import UsernamePassword
@@ -215,6 +216,15 @@ class PenaltyTests(SynchronousTestCase):
         assert [self.penalty.wait_for("192.0.2.1") for _ in range(4)] == [2, 4, 6, 8]
         assert self.penalty.wait_for("192.0.2.2") == 0
 
+    def test_a_crowd_of_guesses_does_not_fill_the_hours_to_come(self) -> None:
+        for _ in range(4):
+            self.penalty.failed("192.0.2.1")
+        waits = [self.penalty.wait_for("192.0.2.1") for _ in range(1000)]
+        assert waits[:5] == [15, 30, 45, 60, inf]
+        assert set(waits[5:]) == {inf}
+        self.clock.advance(75)
+        assert self.penalty.wait_for("192.0.2.1") == 0
+
     def test_time_that_has_passed_counts(self) -> None:
         self.penalty.failed("192.0.2.1")
         self.clock.advance(1.5)
@@ -245,6 +255,34 @@ class PenaltyTests(SynchronousTestCase):
         self.penalty.failed("192.0.2.1")
         assert self.penalty.wait_for("192.0.2.1") == 2
 
+    def test_the_success_of_another_makes_nothing_good(self) -> None:
+        """Somebody with an account of their own must not guess at others for nothing."""
+        for seconds in (2, 4, 8, 15):
+            self.penalty.failed("192.0.2.1", "ada")
+            self.penalty.succeeded("192.0.2.1", "mallory")
+            assert self.penalty.wait_for("192.0.2.1", "ada") == seconds
+            self.clock.advance(seconds)
+
+    def test_who_has_logged_in_there_before_does_not_wait_for_the_guesses_of_others(self) -> None:
+        self.penalty.succeeded("192.0.2.1", "Bob")
+        self.penalty.failed("192.0.2.1", "ada")
+        assert self.penalty.wait_for("192.0.2.1", "bob") == 0
+        assert self.penalty.wait_for("192.0.2.2", "bob") == 0
+        assert self.penalty.wait_for("192.0.2.1", "ada") == 2
+        assert self.penalty.wait_for("192.0.2.1", "carol") == 4
+        self.penalty.failed("192.0.2.1", "bob")
+        assert self.penalty.wait_for("192.0.2.1", "bob") > 0
+        self.clock.advance(penalty.TRUSTED_SECONDS)
+        self.penalty.failed("192.0.2.1", "ada")
+        assert self.penalty.wait_for("192.0.2.1", "bob") > 0
+
+    def test_guesses_at_many_names_are_not_taken_back_by_one(self) -> None:
+        for n in range(penalty.MOST_NAMES + 5):
+            self.penalty.failed("192.0.2.1", f"name{n}")
+        for n in range(penalty.MOST_NAMES + 5):
+            self.penalty.succeeded("192.0.2.1", f"name{n}")
+        assert self.penalty.wait_for("192.0.2.1", "somebody") == 15
+
     def test_is_forgotten(self) -> None:
         for _ in range(3):
             self.penalty.failed("192.0.2.1")
@@ -256,4 +294,6 @@ class PenaltyTests(SynchronousTestCase):
         self.patch(penalty, "MOST_PENALTIES", 3)
         for n in range(5):
             self.penalty.failed(f"192.0.2.{n}")
+            self.penalty.succeeded(f"192.0.2.{n}", f"somebody{n}")
+        assert len(self.penalty._trusted) == 3
         assert [n for n in range(5) if self.penalty.wait_for(f"192.0.2.{n}")] == [2, 3, 4]
