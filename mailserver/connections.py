@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 
+from mailserver.shared_counts import SharedCounts
 from mailserver.values.clients import client_network, plain_host
 
 CLOSING_SECONDS = 10.0
@@ -81,7 +82,7 @@ _SHRINK = ("greeting", "command", "content", "handshake", "session")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """``total`` connections of a process, ``by_client`` of one IPv4 address or IPv6 /64; networks in
+    """``total`` connections, ``by_client`` of one IPv4 address or IPv6 /64; networks in
     ``exempt`` are limited by ``total`` alone. 0 is no limit."""
 
     total: int = 0
@@ -94,7 +95,7 @@ def _unheard(*_: object) -> None:
 
 
 class Connections:
-    """Counts the connections of all listeners of a process.
+    """Counts the connections of all listeners of a process, and with ``shared`` those of other workers.
 
     ``turned_away`` logs a refusal: protocol, address, reason; ``tightened`` that the limits have
     changed: whether they are tight now, connections, the most there may be.
@@ -105,8 +106,10 @@ class Connections:
         limits: ConnectionLimits = ConnectionLimits(),
         turned_away: Callable[[str, str, str], None] = _unheard,
         tightened: Callable[[bool, int, int], None] = _unheard,
+        shared: SharedCounts | None = None,
     ) -> None:
         self.limits = limits
+        self._shared = shared
         self._turned_away = turned_away
         self._tightened = tightened
         self.total = 0
@@ -122,13 +125,19 @@ class Connections:
     def objection(self, host: str) -> str:
         """Why one more connection from ``host`` is too many; ``""`` when it is not."""
         limits = self.limits
-        if limits.total and self.total >= limits.total:
+        if limits.total and self._in_all >= limits.total:
             return "Too many connections"
         if limits.by_client and not self.is_exempt(host):
             most = max(limits.by_client // 4, 4) if self.pressed else limits.by_client
-            if self._by_client.get(client_network(host), 0) >= most:
+            network = client_network(host)
+            here = self._by_client.get(network, 0)
+            if here + (self._shared.connections(network) if self._shared else 0) >= most:
                 return "Too many connections from your network"
         return ""
+
+    @property
+    def _in_all(self) -> int:
+        return self.total + self._shared.all_connections() if self._shared else self.total
 
     def refused(self, protocol: str, host: str, why: str, now: float) -> None:
         """Log a refusal, unless the same network has just had one."""
@@ -145,7 +154,9 @@ class Connections:
         network = client_network(host)
         self._by_client[network] = self._by_client.get(network, 0) + 1
         self.total += 1
-        if not self.pressed and self.limits.total and self.total * 2 >= self.limits.total:
+        if self._shared:
+            self._shared.connected(network, 1)
+        if not self.pressed and self.limits.total and self._in_all * 2 >= self.limits.total:
             self._press(True)
 
     def remove(self, host: str) -> None:
@@ -157,12 +168,14 @@ class Connections:
         else:
             self._by_client.pop(network, None)
         self.total -= 1
-        if self.pressed and self.total < self.limits.total * EASY_AGAIN:
+        if self._shared:
+            self._shared.connected(network, -1)
+        if self.pressed and self._in_all < self.limits.total * EASY_AGAIN:
             self._press(False)
 
     def _press(self, pressed: bool) -> None:
         self.pressed = pressed
-        self._tightened(pressed, self.total, self.limits.total)
+        self._tightened(pressed, self._in_all, self.limits.total)
         for factory in self.factories:
             factory.hurry()
 

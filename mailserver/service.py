@@ -27,6 +27,7 @@ from mailserver.assembly.entrance import Entrance, EntranceUnusable
 from mailserver.assembly.fetching import Fetching
 from mailserver.assembly.outgoing import Outgoing
 from mailserver.assembly.own_objects import ObjectUnusable
+from mailserver.assembly.sharing import counts_of, share_of
 from mailserver.assembly.submissions import Submissions
 from mailserver.assembly.suppressing import Suppressing
 from mailserver.assembly.tracing import Tracing
@@ -98,10 +99,10 @@ class MailServer(MultiService):
         self, settings: Settings, reactor: Any, quick_start: bool = False, place: Place | None = None
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._settings = settings
+        self._place = place or Place()
+        self._settings = settings = share_of(settings, self._place.count)
         self._reactor = reactor
         self._quick_start = quick_start
-        self._place = place or Place()
         self._routes = _route_table(settings)
         self._listeners = make_listeners(settings.listen, reactor, self._place.sockets)
         self._house: House | None = None
@@ -381,7 +382,10 @@ class House:
 
     def _make_entrance(self) -> Entrance:
         try:
-            return Entrance(self._settings, self._reactor, self.bridge, self.workers, *self._rules())
+            counts = counts_of(self._settings, self._place)
+            return Entrance(
+                self._settings, self._reactor, self.bridge, self.workers, *self._rules(), shared=counts
+            )
         except EntranceUnusable as error:
             raise StartFailed(str(error)) from error
 

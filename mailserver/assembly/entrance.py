@@ -23,6 +23,7 @@ from mailserver.proxies import ProxiedFactory
 from mailserver.receive.lookups import ClientLookups
 from mailserver.receive.sender_domains import SenderDomains
 from mailserver.relay.resolver import NameNotFound, Resolver
+from mailserver.shared_counts import SharedCounts
 from mailserver.threads import Bridge, Workers
 
 OTHER_DESCRIPTORS = 400
@@ -47,9 +48,17 @@ class Entrance:
     """
 
     def __init__(
-        self, settings: Settings, reactor: Any, bridge: Bridge, workers: Workers, *rules: Any
+        self,
+        settings: Settings,
+        reactor: Any,
+        bridge: Bridge,
+        workers: Workers,
+        *rules: Any,
+        shared: SharedCounts | None = None,
     ) -> None:
-        """``rules`` of the house are asked at RCPT before the administrator's own."""
+        """``rules`` of the house are asked at RCPT before the administrator's own; ``shared`` has the counts
+        of other workers."""
+        self._shared = shared
         limits = settings.limits
         self._settings = settings
         self._reactor = reactor
@@ -72,12 +81,14 @@ class Entrance:
             ),
             maillog.turned_away,
             maillog.pressed,
+            shared,
         )
         self.rates = ClientRates(
             limits.messages_by_client,
             limits.recipients_by_client,
             reactor.seconds,
             lambda: self.connections.pressed,
+            shared,
         )
         self.greylist = self._make_greylist()
         self._writing: LoopingCall | None = None
@@ -104,6 +115,8 @@ class Entrance:
     def open(self) -> None:
         """Read what is on the disk, and begin to write behind."""
         _raise_descriptors(self.connections.limits.total)
+        if self._shared is not None:
+            self._shared.open()
         if self.greylist is not None:
             self._write_greylist()
             self._writing = LoopingCall(self._write_later)
@@ -112,6 +125,8 @@ class Entrance:
 
     def close(self) -> None:
         """Write what is not written yet. Call it when no session is left."""
+        if self._shared is not None:
+            self._shared.close()
         if self._writing is not None:
             self._writing.stop()
             self._write_greylist()

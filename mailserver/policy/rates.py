@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from mailserver.shared_counts import MESSAGES, RECIPIENTS, SharedCounts
 from mailserver.values.clients import client_network
 from mailserver.values.reply import Reply, reply
 
@@ -23,8 +25,17 @@ class ClientRates:
     """Counts messages and recipients by IPv4 address or IPv6 /64, minute by minute; 0 is no limit."""
 
     def __init__(
-        self, messages: int, recipients: int, now: Callable[[], float], pressed: Callable[[], bool]
+        self,
+        messages: int,
+        recipients: int,
+        now: Callable[[], float],
+        pressed: Callable[[], bool],
+        shared: SharedCounts | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        """``shared`` has the counts of other workers, minute by minute of ``wall``."""
+        self._shared = shared
+        self._wall = wall
         self._messages = messages
         self._recipients = recipients
         self._now = now
@@ -47,8 +58,19 @@ class ClientRates:
         if now - self._began >= MINUTE or len(self._counts) > MOST_CLIENTS:
             self._counts.clear()
             self._began = now
-        counts = self._counts.setdefault(client_network(host), [0, 0])
-        if counts[which] >= (max(limit // PRESSED_SHARE, 1) if self._pressed() else limit):
+        network = client_network(host)
+        counts = self._counts.setdefault(network, [0, 0])
+        most = max(limit // PRESSED_SHARE, 1) if self._pressed() else limit
+        if counts[which] >= most or (self._shared is not None and self._is_enough(which, network, most)):
             return refusal
         counts[which] += 1
         return None
+
+    def _is_enough(self, which: int, network: str, most: int) -> bool:
+        """Whether all workers together have had enough of a network; else this counts too."""
+        assert self._shared is not None
+        minute, kind = int(self._wall() // MINUTE), (MESSAGES, RECIPIENTS)[which]
+        if self._counts[network][which] + self._shared.counted(kind, network, minute) >= most:
+            return True
+        self._shared.count(kind, network, minute)
+        return False

@@ -37,9 +37,16 @@ def overview(offer: Offer, facts: int) -> Reply:
         "Commands that are legal now (HELP MAIL explains one):",
         *(f"  {syntax}" for syntax in legal),
         f"Limits: {offer.message_size} octets a message, {offer.recipients} recipients,",
+        *_further_limits(offer),
         f"  {LINE_OCTETS} octets a command line, 998 octets a line of text",
         *_example(offer.role),
     )
+
+
+def _further_limits(offer: Offer) -> tuple[str, ...]:
+    """Those that not every server has."""
+    told = ((offer.messages, "messages a session"), (offer.domains, "domains of the recipients of one"))
+    return tuple(f"  {most} {what}," for most, what in told if most)
 
 
 def _example(role: str) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
-"""``mailserver terminal`` beside a server of two workers: SEND, SOML and SAML find it in either of them."""
+"""A server of two workers: they count strangers together, and ``mailserver terminal`` is found by both."""
 
 from __future__ import annotations
 
 import os
 import signal
 import smtplib
+import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -35,10 +37,17 @@ class Terminal:
         return self.process.wait(20)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    settings = {"": {"workers": 2}, "login": {"allow_cleartext": True}}
-    server = Server(tmp_path / "server", "mx.example.test", ["example.test"], settings)
+MOST = 6
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings: dict[str, dict[str, Any]] = {
+        "": {"workers": 2},
+        "login": {"allow_cleartext": True},
+        "limits": {"exempt": [], "connections_by_client": MOST},
+    }
+    server = Server(tmp_path_factory.mktemp("two") / "server", "mx.example.test", ["example.test"], settings)
     start(server)
     server.add_user(ADA)
     server.add_user(BOB)
@@ -55,6 +64,19 @@ def send(server: Server, verb: str, text: str) -> int:
         if code != 250:
             return code
         return client.data(f"From: {ADA}\r\nSubject: {text}\r\n\r\n\x1b[2J{text}\r\n")[0]
+
+
+def test_a_client_has_its_connections_from_all_workers_together(server: Server) -> None:
+    with ExitStack() as open_ones:
+        greetings = []
+        for _ in range(3 * MOST):
+            client = open_ones.enter_context(
+                socket.create_connection(("127.0.0.1", server.ports["smtp"]), timeout=20)
+            )
+            greetings.append(client.recv(1000)[:3])
+    # Each for itself would take twice as many; both at the same moment may take one too many.
+    assert MOST <= greetings.count(b"220") <= MOST + 1
+    assert greetings.count(b"421") == 3 * MOST - greetings.count(b"220")
 
 
 def test_a_terminal_is_found_by_all_workers_and_comes_back(server: Server) -> None:
