@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -22,6 +21,7 @@ from mailserver.values.listing import Listings
 from mailserver.values.outcome import Outcome
 from mailserver.values.reply import Reply
 from mailserver.values.session import TLSFacts
+from mailserver.values.value import value
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -42,7 +42,7 @@ ANY_LANE = (0, 1, 2, 3)
 """The lanes in which recipients wait: 0 those of whom it is not known, then local, remote, reports."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Notice:
     """A message of our own (a DSN) to be spooled in the same commit as the outcomes it tells."""
 
@@ -162,7 +162,7 @@ class IMailbox(Interface):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Delivery:
     """``name`` is unique to this message and mailbox and the same in every attempt; ``header`` is
     what final delivery prepends (Return-Path, Delivered-To; CRLF); ``arrived`` in seconds since
@@ -246,7 +246,7 @@ class IMailExchanges(Interface):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Exchange:
     """A host to connect to. ``name`` is an MX target, a next hop's name or an address literal.
 
@@ -348,7 +348,7 @@ class ITokenChecker(Interface):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LoggedIn:
     """``avatar`` is what twisted.cred gave; ``username`` what the client called itself."""
 
@@ -356,7 +356,7 @@ class LoggedIn:
     username: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LoginRefused:
     """Why nobody logged in: ``"wrong"`` credentials, ``"unavailable"`` now, ``"forbidden"`` to act for
     another, or a ``"malformed"`` response; ``text`` says more in the last two cases."""

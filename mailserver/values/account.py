@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from mailserver.values.address import Address
+from mailserver.values.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Away:
     """An out-of-office answer, sent between two moments (seconds since the epoch; 0: no end); an empty
     ``text`` stands for the server's own words in the account's language."""
@@ -19,7 +20,7 @@ class Away:
     ends: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Account:
     """A user with a mailbox here. ``format`` is ``"maildir"``, ``"mbox"`` or ``""`` (the store's own).
 
@@ -41,7 +42,7 @@ class Account:
     quota: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Secrets:
     """What is kept of a password, none of which logs in by itself.
 
@@ -55,14 +56,14 @@ class Secrets:
     cram_md5: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LocalUser:
     """The address is an account's own."""
 
     account: Account
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Alias:
     """The address stands for others, here or elsewhere."""
 
@@ -70,7 +71,7 @@ class Alias:
     targets: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MailingList:
     """The address is a mailing list's own: each member gets a copy from the list.
 
@@ -94,14 +95,14 @@ class MailingList:
         return _folded(address) in map(_folded, self.owners)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NoSuchUser:
     """The domain is ours and has nobody of that name."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Elsewhere:
     """The domain is not ours."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from mailserver.values.value import value
 
 CHUNK_OCTETS = 64 * 1024
 """How much of a content file is read at once."""
@@ -28,7 +29,7 @@ class Content(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MemoryContent:
     """Content small enough to stay in memory from acceptance to delivery."""
 
@@ -42,7 +43,7 @@ class MemoryContent:
         yield self.octets
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FileContent:
     """Content in a file of its own, read in pieces of ``CHUNK_OCTETS``."""
 

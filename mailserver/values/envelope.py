@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from mailserver.values.address import Address
 from mailserver.values.content import Content
+from mailserver.values.value import value
 
 EXPANDED = "EXPANDED"
 """See ``Recipient``; no client can say it."""
@@ -45,7 +45,7 @@ def entry_number(text: str) -> int:
     return number
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Recipient:
     """One final recipient.
 
@@ -78,7 +78,7 @@ class Recipient:
         return LISTED in self.notify
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Envelope:
     """Reverse-path, recipients and the parameters of MAIL that travel with a message.
 
@@ -125,7 +125,7 @@ class Envelope:
         return self.release_at > 0 or self.hold != ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Waiting:
     """A recipient that the spool still answers for.
 
@@ -143,7 +143,7 @@ class Waiting:
     route: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Entry:
     """One message in the spool, with those of its recipients that are due.
 

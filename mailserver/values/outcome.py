@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mailserver.values.attempt import Facts
 from mailserver.values.envelope import Recipient
+from mailserver.values.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class _Outcome:
     """``status`` is an enhanced status (RFC 3463); ``diagnostic`` one printable line: the remote
     server's reply, or our own words; ``remote_mta`` the name of the host that spoke, ``""`` when
@@ -23,12 +22,12 @@ class _Outcome:
     facts: Facts | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Delivered(_Outcome):
     """In a mailbox of ours, durably."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Relayed(_Outcome):
     """Another server has answered for it with a 2yz. ``notifies`` tells that it will also send the
     DSNs that were asked for (it announced DSN, RFC 3461 §5.2.2)."""
@@ -36,12 +35,12 @@ class Relayed(_Outcome):
     notifies: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Expanded(_Outcome):
     """It stands for others, who are recipients of their own now (RFC 3464 §2.3.3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Delayed(_Outcome):
     """Not yet. ``retry_at`` (seconds since the epoch) is filled in by the runner, from the schedule."""
 
@@ -49,7 +48,7 @@ class Delayed(_Outcome):
     warned: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Failed(_Outcome):
     """Never."""
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from mailserver.values.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reply:
     """``enhanced`` is ``""`` where none may stand: the greeting, EHLO, 354 (RFC 2034 §4).
 
     ``lines`` holds printable text without line ends, at least one.  ``hang_up`` closes the
-    connection after the reply is sent.  ``mark`` is the short id that ``lines`` carry, for `mailserver trace`.
+    connection after the reply is sent.  ``mark`` is the short id that ``lines`` carry, for
+    `mailserver trace`.
     """
 
     code: int
@@ -43,7 +46,7 @@ def reply(code: int, enhanced: str, *lines: str, hang_up: bool = False) -> Reply
 
 
 def marked(answer: Reply, mark: str, longest: int) -> Reply:
-    """``answer`` with a short id at its end; on a line of its own where the last has ``longest`` characters."""
+    """``answer`` with a short id at its end, on a line of its own where the last is ``longest``."""
     *before, last = answer.lines
     lines = (*before, f"{last} ({mark})") if len(last) < longest else (*answer.lines, f"({mark})")
     return replace(answer, lines=lines, mark=mark)

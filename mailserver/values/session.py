@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from mailserver.values.account import Account, Resolution
 from mailserver.values.address import NULL_SENDER, Address
+from mailserver.values.value import value
 
 
 def _no_binding(kind: str) -> bytes | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TLSFacts:
     """What the handshake agreed: ``TLSv1.3`` and ``TLS_AES_256_GCM_SHA384``, for example.
 
@@ -66,7 +67,7 @@ class TransactionFacts:
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RecipientFacts:
     """One RCPT: who is asked for, and what the directory says of it."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from mailserver.values.reply import Reply
+from mailserver.values.value import value
 
 
 class Stage(Enum):
@@ -34,17 +34,17 @@ class Stage(Enum):
 # -- events --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StartTLS:
     """Begin the handshake now, then call ``tls_started``. Nothing plain was held back."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ready:
     """The session takes transactions; ``machine.extensions`` is final."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SendContent:
     """Somebody is to get the message: send it dot-stuffed with its final dot, or, when ``as_it_is``,
     exactly as many octets as ``begin`` was told (BDAT, RFC 3030); then call ``content_sent``."""
@@ -52,14 +52,14 @@ class SendContent:
     as_it_is: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TransactionDone:
     """One reply for each recipient, in the order given; the session is ready for the next."""
 
     replies: tuple[Reply, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SessionEnded:
     """Nothing more can be done here; close the connection.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mailserver.values.address import Address
 from mailserver.values.reply import Reply
+from mailserver.values.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Offer:
     """What one listener offers. ``role`` is ``"smtp"``, ``"submission"`` or ``"lmtp"``.
 
@@ -47,7 +46,7 @@ class Offer:
     expand: str = "nobody"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Hello:
     """EHLO or LHLO (``extended``), or HELO. An open transaction has ended (RFC 5321 §4.1.4).
 
@@ -64,7 +63,7 @@ class Hello:
         return self.name.startswith("[")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MailFrom:
     """MAIL. ``path`` may be the null sender; ``size`` is what SIZE declared, 0 when it did not.
 
@@ -94,7 +93,7 @@ class MailFrom:
     verb: str = "MAIL"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RcptTo:
     """RCPT. ``path.domain`` is ``""`` only for the bare Postmaster, in any case (RFC 5321 §4.5.1).
 
@@ -107,7 +106,7 @@ class RcptTo:
     orcpt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class DataBegin:
     """DATA, or the first BDAT (``chunked``). 354 goes on to the content, and is not said to BDAT;
     any other answer ends the transaction."""
@@ -115,7 +114,7 @@ class DataBegin:
     chunked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ContentChunk:
     """Some content in canonical form, dots un-stuffed, binary parts in base64, never empty. Needs no
     answer."""
@@ -123,7 +122,7 @@ class ContentChunk:
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ContentEnd:
     """The end of data. With a ``fault``, forget the content and answer with it.
 
@@ -133,12 +132,12 @@ class ContentEnd:
     fault: Reply | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StartTLS:
     """STARTTLS. After 220 nothing is read until ``tls_started()``."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AuthBegin:
     """AUTH with a mechanism that is offered; ``initial`` is decoded, ``None`` when none was sent."""
 
@@ -146,24 +145,24 @@ class AuthBegin:
     initial: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AuthResponse:
     """The decoded answer to a challenge; ``None``: the client cancelled with ``*`` (RFC 4954 §4)."""
 
     octets: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reset:
     """RSET. An open transaction has ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Quit:
     """QUIT. An open transaction has ended; after the answer nothing is read any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Verify:
     """VRFY; the argument is valid UTF-8 without control characters.
 
@@ -176,7 +175,7 @@ class Verify:
     permitted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Expand:
     """EXPN, by who may ask it; the fields are those of ``Verify``."""
 
@@ -184,14 +183,14 @@ class Expand:
     smtputf8: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StartQueue:
     """ETRN: what waits for ``domain`` should be tried now (RFC 1985)."""
 
     domain: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Refused:
     """A command was refused and its reply is already queued. Needs no answer.
 
