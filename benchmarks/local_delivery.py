@@ -115,16 +115,16 @@ def _line(name: str, rate: float, seconds: float, cost: Cost) -> str:
 
 
 def summarize(results: dict[str, list[Round]]) -> dict[str, float]:
-    """Print the medians and, with two peers, the ratio; give the median rates."""
+    """Print the medians, and the others' ratio to the first; give the median rates."""
     rates = {}
     print()
     for name, rounds in results.items():
         rates[name] = median(r.rate for r in rounds)
         cost = Cost(median(r.cost.cpu for r in rounds), round(median(r.cost.memory for r in rounds)))
         print(f"median   {_line(name, rates[name], median(r.seconds for r in rounds), cost)}")
-    if len(rates) == 2:
-        (first, one), (second, other) = rates.items()
-        print(f"ratio    {second} / {first}: {other / one:.2f}")
+    (first, one), *others = rates.items()
+    for name, other in others:
+        print(f"ratio    {name} / {first}: {other / one:.2f}")
     return rates
 
 

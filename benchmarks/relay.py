@@ -2,7 +2,9 @@
 
 ``python -m benchmarks.relay --help`` tells the options.  Two loads: one destination, Postfix's own
 ``smtp-sink``; and 300 destinations (300 addresses of loopback) that take 50 ms for each answer.  Both
-servers promise the same at their 250, run in turn, and have Debian's or our defaults.
+servers promise the same at their 250, run in turn, and have Debian's or our defaults.  The clock runs from
+the first connection until the next hop has the last message, so it measures taking in, keeping and sending
+together; ``--workers 2`` is what a machine with two processors would be given, for Postfix uses them all.
 """
 
 from __future__ import annotations
@@ -12,14 +14,13 @@ import asyncio
 import multiprocessing
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,11 @@ class SmtpSink:
 
 
 class SlowSink:
-    """300 destinations in one process: any address of 127/8, every answer after 50 ms."""
+    """300 destinations in one process: any address of 127/8, every answer 50 ms after the one before."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self._count = multiprocessing.Value("i", 0)
+        self._count = multiprocessing.Value("i", 0, lock=False)
 
     def start(self) -> None:
         self._process = multiprocessing.Process(
@@ -90,34 +91,56 @@ class SlowSink:
         self._process.join()
 
 
+class _SlowSession(asyncio.Protocol):
+    """Bare, so that it takes little of the processor that the two servers are compared on."""
+
+    def __init__(self, count: Any) -> None:
+        self._count = count
+        self._octets = b""
+        self._in_content = False
+        self._free_at = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._clock = asyncio.get_running_loop()
+        self._say(b"220 slow.test ESMTP\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        self._octets += data
+        while True:
+            end = b"\r\n.\r\n" if self._in_content else b"\r\n"
+            whole, found, rest = self._octets.partition(end)
+            if not found:
+                return
+            self._octets = rest
+            if self._in_content:
+                self._in_content = False
+                self._count.value += 1
+                self._say(b"250 2.0.0 ok\r\n")
+            else:
+                self._command(whole[:4].upper())
+
+    def _command(self, verb: bytes) -> None:
+        if verb == b"QUIT":
+            # It may come behind the final dot, whose answer has still to leave.
+            self._clock.call_at(self._free_at, self._transport.close)
+            return
+        self._in_content = verb == b"DATA"
+        others = {
+            b"DATA": b"354 go\r\n",
+            b"EHLO": b"250-slow.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
+        }
+        self._say(others.get(verb, b"250 ok\r\n"))
+
+    def _say(self, reply: bytes) -> None:
+        self._free_at = max(self._free_at, self._clock.time()) + ANSWER_SECONDS
+        self._clock.call_at(self._free_at, self._transport.write, reply)
+
+
 def _serve_slowly(port: int, count: Any) -> None:
-    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def say(reply: bytes) -> None:
-            await asyncio.sleep(ANSWER_SECONDS)
-            writer.write(reply)
-
-        try:
-            await say(b"220 slow.test ESMTP\r\n")
-            while line := await reader.readline():
-                verb = line[:4].upper()
-                if verb == b"EHLO":
-                    await say(b"250-slow.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
-                elif verb == b"DATA":
-                    await say(b"354 go\r\n")
-                    await reader.readuntil(b"\r\n.\r\n")
-                    count.value += 1
-                    await say(b"250 2.0.0 ok\r\n")
-                elif verb == b"QUIT":
-                    writer.write(b"221 bye\r\n")
-                    break
-                else:
-                    await say(b"250 ok\r\n")
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        writer.close()
-
     async def serve() -> None:
-        server = await asyncio.start_server(session, "0.0.0.0", port, limit=2**20, backlog=1000)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _SlowSession(count), "0.0.0.0", port, backlog=1000)
         await server.serve_forever()
 
     asyncio.run(serve())
@@ -132,51 +155,67 @@ def _address(number: int) -> str:
 
 def send(port: int, load: Load) -> None:
     """The whole load over ``SENDERS`` connections at once; by smtp-source where it can."""
-    if load.destinations == 1:
-        command = [find_program("smtp-source", "postfix"), "-d", "-s", str(SENDERS), "-l", str(load.length)]
-        command += [
-            "-m",
-            str(load.messages),
-            "-f",
-            "s@bench.test",
-            "-t",
-            "u@d0.test",
-            f"inet:127.0.0.1:{port}",
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if load.destinations > 1:
+        asyncio.run(_send_to_many(port, load))
         return
-    threads = [threading.Thread(target=_send_some, args=(port, load, n)) for n in range(SENDERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    command = [find_program("smtp-source", "postfix"), "-d", "-s", str(SENDERS), "-l", str(load.length)]
+    command += ["-m", str(load.messages), "-f", "s@bench.test", "-t", "u@d0.test", f"inet:127.0.0.1:{port}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _send_some(port: int, load: Load, first: int) -> None:
-    line = b"x" * 62 + b"\r\n"
-    content = b"Subject: x\r\n\r\n" + line * (load.length // len(line)) + b".\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        answers = connection.makefile("rb")
+class _Sender(asyncio.Protocol):
+    """One connection: message after message, MAIL, RCPT and DATA in one write."""
 
-        def expect(code: bytes) -> None:
-            while (answer := answers.readline())[3:4] == b"-":
-                pass
-            if not answer.startswith(code):
-                raise PeerFailed(f"expected {code.decode()}, got {answer!r}")
+    def __init__(self, load: Load, numbers: Iterator[int], done: asyncio.Future[None]) -> None:
+        self._load, self._numbers, self._done = load, numbers, done
+        line = b"x" * 62 + b"\r\n"
+        self._content = b"Subject: x\r\n\r\n" + line * (load.length // len(line)) + b".\r\n"
+        self._octets = b""
+        self._left: list[tuple[bytes, bytes]] = [(b"220", b"EHLO bench.test\r\n"), (b"250", b"")]
 
-        expect(b"220")
-        connection.sendall(b"EHLO bench.test\r\n")
-        expect(b"250")
-        for number in range(first, load.messages, SENDERS):
-            domain = f"d{number % load.destinations}.test"
-            connection.sendall(
-                f"MAIL FROM:<s@bench.test>\r\nRCPT TO:<u{number}@{domain}>\r\nDATA\r\n".encode()
-            )
-            for code in (b"250", b"250", b"354"):
-                expect(code)
-            connection.sendall(content)
-            expect(b"250")
-        connection.sendall(b"QUIT\r\n")
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._octets = (self._octets + data).split(b"\r\n")
+        for line in lines:
+            if line[3:4] != b"-":
+                self._answered(line)
+
+    def _answered(self, line: bytes) -> None:
+        code, say = self._left.pop(0)
+        if not line.startswith(code) and not self._done.done():
+            self._done.set_exception(PeerFailed(f"expected {code.decode()}, got {line!r}"))
+        if say:
+            self._transport.write(say)
+        if not self._left:
+            self._next()
+
+    def _next(self) -> None:
+        number = next(self._numbers, None)
+        if number is None:
+            self._transport.write(b"QUIT\r\n")
+            self._left = [(b"221", b"")]
+            if not self._done.done():
+                self._done.set_result(None)
+            return
+        domain = f"d{number % self._load.destinations}.test"
+        commands = f"MAIL FROM:<s@bench.test>\r\nRCPT TO:<u{number}@{domain}>\r\nDATA\r\n"
+        self._transport.write(commands.encode())
+        self._left = [(b"250", b""), (b"250", b""), (b"354", self._content), (b"250", b"")]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(PeerFailed(f"the server hung up: {error}"))
+
+
+async def _send_to_many(port: int, load: Load) -> None:
+    loop = asyncio.get_running_loop()
+    numbers = iter(range(load.messages))
+    waiting = [loop.create_future() for _ in range(SENDERS)]
+    for done in waiting:
+        await loop.create_connection(partial(_Sender, load, numbers, done), "127.0.0.1", port)
+    await asyncio.gather(*waiting)
 
 
 # -- the two servers -------------------------------------------------------------------------------
@@ -206,8 +245,8 @@ class RelayingPostfix(Postfix):
 class OurRelay(OurServer):
     """This server, with routes to the sink."""
 
-    def __init__(self, folder: Path, sink_port: int, load: Load) -> None:
-        super().__init__(folder, 1)
+    def __init__(self, folder: Path, sink_port: int, load: Load, workers: int = 1) -> None:
+        super().__init__(folder, workers)
         self._sink_port, self._load = sink_port, load
 
     def _extra(self) -> str:
@@ -251,12 +290,20 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=3000)
     parser.add_argument("--length", type=int, default=4096, help="octets of a message")
     parser.add_argument("--load", choices=["one", "many"], help="only one destination, or only many")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="our processes; may be several numbers",
+    )
     parser.add_argument("--only", choices=["postfix", "ours"], help="leave out the other")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure")
     options = parser.parse_args()
-    makers = [
-        m for m, name in ((RelayingPostfix, "postfix"), (OurRelay, "ours")) if options.only in (None, name)
-    ]
+    ours = [partial(OurRelay, workers=workers) for workers in options.workers]
+    makers: list[Callable[[Path, int, Load], Any]] = [] if options.only == "ours" else [RelayingPostfix]
+    if options.only != "postfix":
+        makers += ours
     try:
         for name, destinations in (("one", 1), ("many", DESTINATIONS)):
             if options.load not in (None, name):
