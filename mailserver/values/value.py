@@ -1,4 +1,4 @@
-"""What makes a class a value: nobody changes its fields; the type checker holds that, and it costs no time."""
+"""What makes a class a value: nobody changes its fields. The type checker holds that, for nothing."""
 
 from __future__ import annotations
 
