@@ -65,7 +65,8 @@ EXTENSIONS = (
     _always("SEND", TERMINALS),
     _always("SOML", TERMINALS),
     _always("SAML", TERMINALS),
-    _always("STARTTLS", STARTTLS),
+    # Nobody who has logged in may start TLS (smtp_table), so it is not offered to them.
+    Extension(lambda offer, facts, latest: "STARTTLS", STARTTLS | AUTHENTICATED, STARTTLS),
     Extension(
         lambda offer, facts, latest: f"AUTH {' '.join(usable(offer.mechanisms, facts & TLS != 0))}",
         MECHANISMS | PRIVATE | AUTHENTICATED,

@@ -334,7 +334,7 @@ def facts_at_start(offer: Offer, tls: bool) -> int:
         (FUTURE_RELEASE, submits and offer.future_release > 0),
         (PRIORITY, submits or offer.trusted),
         (REQUIRE_TLS, tls and offer.require_tls),
-        (ETRN, offer.etrn),
+        (ETRN, offer.etrn and offer.role != LMTP),
         (TERMINALS, offer.terminals == "everybody"),
         (VERIFY, offer.verify == "everybody"),
         (EXPAND, offer.expand == "everybody"),
