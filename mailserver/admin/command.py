@@ -21,8 +21,10 @@ from mailserver.admin.operator import WHO_MAY, Operator, Refusal
 
 GROUPS = (
     "alias",
+    "check",
     "config",
     "deliver",
+    "dns",
     "explain",
     "domain",
     "ledger",

@@ -20,7 +20,7 @@ from mailserver.values.account import Account
 from mailserver.values.envelope import Entry, Envelope
 from mailserver.values.reply import Reply
 from mailserver.values.session import RecipientFacts
-from mailserver.wire.smtp_table import AUTHENTICATED, ENTITLED, TLS
+from mailserver.wire.smtp_table import AUTHENTICATED, ENTITLED, TLS, TLS_FIRST
 
 PATIENCE = 120.0
 """Seconds that one command may take: rules may ask DNS."""
@@ -57,6 +57,9 @@ class _Nowhere:
     def commit(self, envelope: Envelope) -> Future[Entry]:
         self.envelope = envelope
         return Future()
+
+    def entry(self, envelope: Envelope) -> Entry | None:
+        return None
 
     def abort(self) -> None:
         pass
@@ -133,7 +136,8 @@ class Rehearsal:
             return None
         if self._account is not None:
             self._session._session.facts.account = self._account
-            self._session._machine._facts |= TLS | AUTHENTICATED | ENTITLED
+            machine = self._session._machine
+            machine._facts = machine._facts & ~TLS_FIRST | TLS | AUTHENTICATED | ENTITLED
         declared = f" SIZE={len(content)}"
         utf8 = "" if (sender + "".join(recipients)).isascii() else " SMTPUTF8"
         if not await self._say(f"MAIL FROM:<{sender}>{declared}{utf8}\r\n"):
