@@ -210,7 +210,7 @@ class House:
         self.access = self._make_access()
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
         self.suppressing = Suppressing(settings, self.directory, self.workers, reactor)
-        self.fetching = Fetching(settings, self.workers, reactor)
+        self.fetching = Fetching(settings, self.workers, reactor, place)
         self.entrance = self._make_entrance()
         self.tracing = Tracing(settings, place.number, self.entrance.rule_names)
         self.auditing = Auditing(settings, self.directory.resolve, self.bridge, reactor)
@@ -223,6 +223,7 @@ class House:
         )
         wanted = settings.policy.terminals != "nobody"
         self.terminals = Terminals(reactor, self.workers, self.directory.resolve, wanted)
+        self.fetching.answer(self.control)
         self.control.stream("terminal", self.terminals.attach)
         self.runner = self._make_runner(self.spool)
         self.at_once = AtOnce(self.directory, self.deliveries.mailboxes, self.deliveries.is_quick, time.time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 IDLE_SECONDS = 30.0
@@ -22,10 +23,14 @@ class Occupant(Protocol):
 
 
 class Occupants:
-    """The sessions of a process, by the name of their account; shared by all listeners."""
+    """The sessions of a process, by the name of their account; shared by all listeners.
 
-    def __init__(self) -> None:
+    ``elsewhere`` asks other processes, which have sessions of their own; it waits for nothing.
+    """
+
+    def __init__(self, elsewhere: Callable[[str], object] | None = None) -> None:
         self._by_name: dict[str, Occupant] = {}
+        self._elsewhere = elsewhere
 
     def enter(self, name: str, session: Occupant) -> None:
         """``session`` has the maildrop of ``name`` now."""
@@ -36,7 +41,14 @@ class Occupants:
         if self._by_name.get(name) is session:
             del self._by_name[name]
 
-    def ask(self, name: str) -> bool:
-        """Ask whoever has the maildrop to give way; whether somebody does."""
+    def ask(self, name: str) -> None:
+        """Ask whoever has the maildrop, here or in another process, to give way."""
+        if name in self._by_name:
+            self.ask_here(name)
+        elif self._elsewhere is not None:
+            self._elsewhere(name)
+
+    def ask_here(self, name: str) -> bool:
+        """Ask a session of this process to give way; whether one does."""
         occupant = self._by_name.get(name)
         return occupant is not None and occupant.give_way()

@@ -49,6 +49,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("Another session has the maildrop", "Posta kutusu başka bir oturumda açık", "نشست دیگری صندوق را در دست دارد", "Скриньку зайняв інший сеанс"),  # noqa: E501
     ("Another session takes the maildrop over", "Posta kutusunu başka bir oturum devralıyor", "نشست دیگری صندوق را به دست می‌گیرد", "Скриньку переймає інший сеанс"),  # noqa: E501
     ("The maildrop cannot be opened now", "Posta kutusu şu anda açılamıyor", "اکنون نمی‌توان صندوق را باز کرد", "Зараз неможливо відкрити скриньку"),  # noqa: E501
+    ("Logged in, the maildrop is being opened", "Oturum açıldı, posta kutusu açılıyor", "وارد شدید؛ صندوق در حال باز شدن است", "Вхід виконано, скринька відкривається"),  # noqa: E501
+    ("The maildrop cannot be opened; the postmaster has to mend it", "Posta kutusu açılamıyor; posta yöneticisinin onarması gerekiyor", "صندوق باز نمی‌شود؛ مدیر پست باید آن را درست کند", "Скриньку неможливо відкрити; її має полагодити адміністратор пошти"),  # noqa: E501
     ("You have logged in a moment ago; wait {seconds} s between log-ins", "Az önce oturum açtınız; iki oturum arasında {seconds} sn bekleyin", "اندکی پیش وارد شده‌اید؛ میان دو ورود {seconds} ثانیه درنگ کنید", "Ви щойно входили; чекайте {seconds} с між входами"),  # noqa: E501
     ("The message is gone: another program has removed it", "İleti yok: başka bir program onu kaldırdı", "پیام دیگر نیست: برنامهٔ دیگری آن را برداشته است", "Повідомлення зникло: його вилучила інша програма"),  # noqa: E501
     ("The message cannot be read now", "İleti şu anda okunamıyor", "اکنون نمی‌توان پیام را خواند", "Зараз неможливо прочитати повідомлення"),  # noqa: E501

@@ -32,6 +32,7 @@ def authenticator(
     gives: Any,
     mechanisms: tuple[str, ...] = PASSWORDS,
     token_checker: Any = None,
+    unseal: Callable[[str], str | None] | None = None,
 ) -> Authenticator:
     """Log-in for one protocol by ``mechanisms``."""
     verifiers = Verifiers(directory, lambda: b"k" * 32)
@@ -44,6 +45,7 @@ def authenticator(
         clock=clock,
         verifiers=verifiers,
         token_checker=token_checker,
+        unseal=unseal,
     )
     around = Surroundings("mx.example.test", verifiers.verifier, mechanisms)
     return Authenticator(portal, LoginPenalty(clock), clock, protocol, gives, around)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,10 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from mailserver.accounts.directory import SqliteDirectory
+from mailserver.accounts.login_key import LoginKey
 from mailserver.durable import Disk
 from mailserver.interfaces import IMaildrop, IMaildropOwner
+from mailserver.retrieve.login_times import LoginTimes
 from mailserver.retrieve.pop3 import Pop3Factory, Pop3Session
 from mailserver.retrieve.settings import Pop3Settings
 from mailserver.store.mailstore import MailStore
@@ -30,31 +36,27 @@ BOB = Address("bob", "example.test")
 MESSAGE = "Subject: message {}\n\nThe text of message {}.\n"
 
 
-class AtOnce:
-    """Workers that do in place what they are asked for."""
-
-    def call(self, function: Any, *args: Any) -> Deferred[Any]:
-        try:
-            return succeed(function(*args))
-        except Exception:
-            return fail()
-
-
 class Pop3Talk:
     """One dialogue's server, with its clock and its disk."""
 
     def __init__(self, setup: list[list[str]]) -> None:
-        settings = {words[0] for words in setup}
+        settings = {words[0]: words[1:] for words in setup}
         self.folder = Path(tempfile.mkdtemp(prefix="pop3-dialogue-"))
         self.mbox = "mbox" in settings
         self.clock = Clock()
         self.is_broken = False
+        self.error: OSError | None = None
+        self.slow: list[tuple[Deferred[IMaildrop], Account, Callable[[], None]]] = []
+        self.is_slow = "slow" in settings
         self.arrived = 0
         self.store = MailStore(self.folder / "mail", "mbox" if self.mbox else "maildir", Disk(), "mx.test")
         self.store.start()
         self.directory = SqliteDirectory(self.folder / "accounts", ["example.test"])
         self.directory.open()
-        self.directory.add_user(ADA, stored("secret"))
+        self.key = LoginKey(self.folder / "login.key")
+        self.key.open()
+        kept = stored("secret")
+        self.directory.add_user(ADA, replace(kept, cram_md5=self.key.seal("secret")))
         self.directory.add_user(BOB, stored("hunter2"))
         self._fill(setup)
         self.factory = self._factory(settings)
@@ -70,10 +72,21 @@ class Pop3Talk:
                 for n in range(1, int(words[1]) + 1):
                     self._add(MESSAGE.format(n, n).encode())
 
-    def _factory(self, settings: set[str]) -> Pop3Factory:
-        workers: Any = AtOnce()
-        login = authenticator(self.directory, workers, self._maildrop_of, self.clock, "pop3", IMaildropOwner)
-        secure = settings & {"tls", "implicit"}
+    def _factory(self, settings: dict[str, list[str]]) -> Pop3Factory:
+        workers: Any = self
+        apop = "apop" in settings
+        login = authenticator(
+            self.directory,
+            workers,
+            self._maildrop_of,
+            self.clock,
+            "pop3",
+            IMaildropOwner,
+            unseal=self.key.unseal if apop else None,
+        )
+        secure = settings.keys() & {"tls", "implicit"}
+        delay = float(settings["delay"][0]) if "delay" in settings else 0.0
+        proxies = [ip_network(text) for text in settings.get("proxy", ())]
         return Pop3Factory(
             Pop3Settings(
                 hostname="mx.example.test",
@@ -83,8 +96,29 @@ class Pop3Talk:
                 tls=object() if "tls" in settings else None,  # type: ignore[arg-type]
                 implicit_tls="implicit" in settings,
                 allow_cleartext="cleartext" in settings or not secure,
+                login_times=LoginTimes(self.folder / "times", delay, self._now) if delay else None,
+                expire=int(settings["expire"][0]) if "expire" in settings else 0,
+                apop=apop,
+                proxies=proxies,
             )
         )
+
+    def _now(self) -> float:
+        return 1_700_000_000 + self.clock.seconds()
+
+    def call(self, function: Any, *args: Any) -> Deferred[Any]:
+        """Workers that do in place what they are asked for, but for a slow opening, which holds the lock."""
+        if self.error is not None and function == self._maildrop_of:
+            return fail(self.error)
+        if self.is_slow and function == self._maildrop_of:
+            waiting: Deferred[IMaildrop] = Deferred()
+            self.slow.append((waiting, *args))
+            args[1]()
+            return waiting
+        try:
+            return succeed(function(*args))
+        except Exception:
+            return fail()
 
     def _maildrop_of(self, account: Account, locked: Callable[[], None]) -> IMaildrop:
         maildrop = self.store.mailbox(account).maildrop(locked)
@@ -101,10 +135,12 @@ class Pop3Talk:
     def received(self) -> bytes:
         written = self.wire.value()
         self.wire.clear()
+        if stamp := re.search(rb"<[^>]+>", written):
+            self.timestamp = stamp[0]
         return written
 
     def direct(self, words: list[str]) -> None:
-        getattr(self, f"_{words[0]}")(words[1:])
+        getattr(self, f"_{words[0].replace('-', '_')}")(words[1:])
 
     def close(self) -> None:
         for session in list(self.factory.sessions):
@@ -117,7 +153,7 @@ class Pop3Talk:
     # -- directives --------------------------------------------------------------------------
 
     def _connect(self, words: list[str]) -> None:
-        session = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4321))
+        session = self.factory.buildProtocol(IPv4Address("TCP", words[0] if words else "192.0.2.1", 4321))
         self.session, self.wire = session, Wire(session)
         session.makeConnection(self.wire)
 
@@ -138,6 +174,24 @@ class Pop3Talk:
 
     def _break(self, words: list[str]) -> None:
         self.is_broken = True
+
+    def _fault(self, words: list[str]) -> None:
+        self.error = OSError(int(words[0]), "a fault of the disk") if words else None
+
+    def _opened(self, words: list[str]) -> None:
+        waiting, account, _ = self.slow.pop(0)
+        if words:
+            waiting.errback(OSError(int(words[0]), "a fault of the disk"))
+        else:
+            waiting.callback(self.store.mailbox(account).maildrop())
+
+    def _apop(self, words: list[str]) -> None:
+        """``@apop name password``: log in by APOP with the timestamp of the last greeting."""
+        digest = hashlib.md5(self.timestamp + words[1].encode()).hexdigest()
+        self.send(f"APOP {words[0]} {digest}\r\n".encode())
+
+    def _half_close(self, words: list[str]) -> None:
+        self.session.readConnectionLost()
 
     def _closed(self, words: list[str]) -> None:
         assert self.wire.is_closed, "the connection is still open"
