@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+import attrs
 from twisted.application.service import IService
+from twisted.cred import strcred
+from twisted.cred.credentials import IUsernamePassword
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -18,10 +21,11 @@ from mailserver.processes import make_server
 log = Logger(namespace="mailserver")
 
 
-class Options(usage.Options):
+class Options(usage.Options, strcred.AuthOptionMixin):
     """The command line of ``twistd mailserver``."""
 
-    synopsis = "[--config mailserver.toml]"
+    supportedInterfaces = (IUsernamePassword,)
+    synopsis = "[--config mailserver.toml] [--auth TYPE:ARGUMENTS]"
     longdesc = (
         "A complete mail server. Without --config it looks for mailserver.toml in this folder and in "
         "/etc/mailserver, and without one it serves the domain localhost on loopback ports."
@@ -29,6 +33,11 @@ class Options(usage.Options):
     optParameters = [  # noqa: RUF012 (Twisted's own shape)
         ["config", "c", None, "the configuration file"],
     ]
+
+    def opt_auth(self, description: str) -> None:
+        """Checks passwords instead of the accounts; TYPE or TYPE:ARGUMENTS, see --help-auth"""
+        super().opt_auth(description)  # type: ignore[no-untyped-call]
+        self["auth"] = (*self.get("auth", ()), description)
 
     def opt_version(self) -> None:
         """Print the version and leave."""
@@ -48,6 +57,9 @@ def makeService(options: Options) -> IService:
     path = Path(named) if named else config.find()
     try:
         settings = config.load(path) if path else config.quick_start(Path.cwd())
+        if given := options.get("auth"):
+            login = attrs.evolve(settings.login, checkers=(*settings.login.checkers, *given))
+            settings = attrs.evolve(settings, login=login)
         service = make_server(settings, reactor, quick_start=path is None, path=path and path.absolute())
     except (config.ConfigError, config.ConfigUnreadable, StartFailed) as error:
         raise SystemExit(f"mailserver: {error}") from None

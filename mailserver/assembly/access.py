@@ -11,6 +11,7 @@ from mailserver.accounts.login_key import FILE_NAME, LoginKey
 from mailserver.config import Settings
 from mailserver.interfaces import IDirectory, IMaildrop, IMaildropOwner, ISubmitter
 from mailserver.login import Authenticator, LoginPenalty, Verifiers, load_checker, make_portal
+from mailserver.login.given import PLAIN_MECHANISMS, GivenChecker, checkers_from
 from mailserver.threads import Workers
 from mailserver.values.account import Account
 from mailserver.wire.sasl_mechanisms import Surroundings, offered
@@ -22,7 +23,7 @@ class Access:
     ``workers`` check passwords, ``openers`` open maildrops.
 
     Raises:
-        CheckerUnusable: ``login.oauth`` names something that cannot be used.
+        CheckerUnusable: ``login.oauth`` or ``login.checkers`` names something that cannot be used.
     """
 
     def __init__(
@@ -39,6 +40,10 @@ class Access:
         self._key = LoginKey(settings.state / FILE_NAME)
         verifiers = Verifiers(directory, partial(self._key.derive, "scram"))
         self.mechanisms = offered(tokens=checker is not None, cram_md5=login.cram_md5)
+        given = None
+        if login.checkers:
+            given = GivenChecker(checkers_from(login.checkers), directory, settings.domains)
+            self.mechanisms = tuple(one for one in self.mechanisms if one in PLAIN_MECHANISMS)
         portal = make_portal(
             directory,
             workers,
@@ -50,6 +55,7 @@ class Access:
             unseal=self._key.unseal if login.cram_md5 or settings.pop3.apop else None,
             token_checker=checker,
             openers=openers,
+            passwords=given,
         )
         around = Surroundings(
             hostname=settings.hostname,

@@ -300,6 +300,7 @@ ROUTE = Kind("the next hop's URL", '"smtp://10.0.0.5:25"', _route)
 SIZE = Kind("an amount of octets with its unit", '"50 MiB"', _message_size)
 DURATION = Kind("a length of time with its units", '"5m" or "1h20m" or "5d"', _duration)
 OBJECT = Kind('a Python object as "module:name", or "" for none', '"my_tokens:checker"', _object)
+CHECKER = Kind("a checker as `twistd mailserver --help-auth` describes it", '"file:passwd"', _text)
 BOOLEAN = Kind("true or false", "false", _boolean)
 
 

@@ -12,6 +12,7 @@ import attrs
 from mailserver.config.addresses import DIRECTORY, Addresses, Delivery, Files, Lists
 from mailserver.config.kinds import (
     BOOLEAN,
+    CHECKER,
     DOMAIN,
     DURATION,
     ENDPOINT,
@@ -70,11 +71,13 @@ class Tls:
 @attrs.frozen(kw_only=True)
 class Login:
     """``allow_cleartext``: may a password cross the line without TLS? ``oauth`` names an
-    ``ITokenChecker``, ``""`` for none; ``cram_md5`` offers it, for passwords set from then on."""
+    ``ITokenChecker``, ``""`` for none; ``cram_md5`` offers it, for passwords set from then on;
+    ``checkers`` are twisted.cred's, as ``--auth`` describes them, and asked instead of the accounts."""
 
     allow_cleartext: Boolean = False
     oauth: Annotated[str, OBJECT] = ""
     cram_md5: Boolean = False
+    checkers: Annotated[tuple[str, ...], each(CHECKER)] = ()
 
 
 @attrs.frozen(kw_only=True)

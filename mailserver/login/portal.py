@@ -28,17 +28,19 @@ def make_portal(
     unseal: Callable[[str], str | None] | None = None,
     token_checker: Any = None,
     openers: Workers | None = None,
+    passwords: Any = None,
 ) -> Portal:
     """The portal of SMTP AUTH (``ISubmitter``) and POP3 (``IMaildropOwner``).
 
     ``maildrop_of`` blocks and is called in a thread; ``verify`` and ``dummy_hash`` are
     ``accounts.passwords``'s.  ``verifiers``, ``unseal`` and ``token_checker`` each bring a way to
     log in: SCRAM, CRAM-MD5, bearer tokens.  ``openers`` are the threads that open maildrops, when
-    those that check passwords shall not keep them waiting.
+    those that check passwords shall not keep them waiting.  ``passwords`` is a checker to ask
+    instead of the directory.
     """
     portal = Portal(
         MailRealm(openers or workers, maildrop_of),
-        [DirectoryChecker(directory, workers, verify, dummy_hash, clock)],
+        [passwords or DirectoryChecker(directory, workers, verify, dummy_hash, clock)],
     )
     if verifiers is not None:
         portal.registerChecker(ScramChecker(verifiers))

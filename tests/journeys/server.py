@@ -50,6 +50,8 @@ class Server:
         self.log = folder / "console.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._options = options
+        self.more: list[str] = []
+        """Further options of ``mailserver`` itself."""
         folder.mkdir(parents=True, exist_ok=True)
         self._write_configuration(hostname, domains, settings or {})
 
@@ -71,7 +73,7 @@ class Server:
     @property
     def command(self) -> list[str]:
         options = ["-n", "--pidfile=", *self._options]
-        return [ours("twistd"), *options, "mailserver", "--config", str(self.configuration)]
+        return [ours("twistd"), *options, "mailserver", "--config", str(self.configuration), *self.more]
 
     @property
     def pid(self) -> int:

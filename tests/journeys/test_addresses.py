@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import poplib
 import re
 import smtplib
 import sqlite3
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.journeys.server import Server
+from tests.journeys.server import PASSWORD, Server
 from tests.journeys.tools import eventually, free_port
 
 
@@ -232,3 +233,22 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.journey
+def test_passwords_that_twisted_s_checkers_know(make_server: Callable[..., Server]) -> None:
+    """`twistd mailserver --auth`, as users of `twistd` know it; with workers, which are told of it too."""
+    server = make_server("a", "mx.a.test", ["a.test"], {"": {"workers": 2}})
+    server.add_user("ada@a.test")
+    passwords = server.folder / "passwords"
+    passwords.write_text(f"ada@a.test:{PASSWORD} of the file\n")
+    server.more = ["--auth", f"file:{passwords}"]
+    server.start()
+    client = poplib.POP3_SSL(server.host, server.ports["pop3s"], timeout=30)
+    client.user("ada@a.test")
+    with pytest.raises(poplib.error_proto):
+        client.pass_(PASSWORD)
+    client.user("ada@a.test")
+    assert client.pass_(f"{PASSWORD} of the file").startswith(b"+OK")
+    assert b"SCRAM-SHA-256" not in client.capa().get("SASL", [])
+    client.quit()
