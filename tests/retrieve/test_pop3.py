@@ -135,13 +135,13 @@ class Penalty:
         self.seconds = 0.0
         self.told: list[str] = []
 
-    def wait_for(self, host: str) -> float:
+    def wait_for(self, host: str, name: str) -> float:
         return self.seconds
 
-    def failed(self, host: str) -> None:
+    def failed(self, host: str, name: str) -> None:
         self.told.append(f"failed {host}")
 
-    def succeeded(self, host: str) -> None:
+    def succeeded(self, host: str, name: str) -> None:
         self.told.append(f"succeeded {host}")
 
 
