@@ -27,12 +27,11 @@ class HeaderReader:
     values of Delivered-To, in lower case; ``message_id`` is the first Message-ID's;
     ``is_too_long`` tells that the header goes on beyond ``HEADER_OCTETS``.
 
-    ``priority`` is what MT-Priority asks for (RFC 6758), 0 for nothing. Those fields are left out
-    unless they may stay (``keeps_priority``): the next server would believe us that they are true.
+    ``priority`` is what the first MT-Priority asks for (RFC 6758), 0 for nothing. Those fields are
+    left out: the next server would believe us that they are true, and the relay adds its own.
     """
 
-    def __init__(self, keeps_priority: bool = False) -> None:
-        self._keeps_priority = keeps_priority
+    def __init__(self) -> None:
         self._left_out = False
         self.priority = 0
         self.fields: dict[bytes, int] = {}
@@ -104,17 +103,11 @@ class HeaderReader:
             if name == b"tls-required":
                 self._tls_required = octets[field.end() : end].strip().lower()
             elif name == b"mt-priority":
-                self._left_out = not self._is_priority(octets[field.end() : end])
+                self._left_out = True
+                if found := _PRIORITY.fullmatch(octets, field.end(), end):
+                    self.priority = self.priority or int(found[1])
             elif name == b"delivered-to" and len(self.delivered_to) < _DELIVERED_TO_FIELDS:
                 self.delivered_to.append(octets[field.end() : end].strip().lower())
-        return True
-
-    def _is_priority(self, body: bytes) -> bool:
-        """Whether the field may stay: it is the first, can be read, and comes from somebody we trust."""
-        found = _PRIORITY.fullmatch(body)
-        if not self._keeps_priority or found is None or self.fields[b"mt-priority"] > 1:
-            return False
-        self.priority = int(found[1])
         return True
 
     def _addition(self, body_follows: bool) -> bytes:

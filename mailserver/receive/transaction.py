@@ -90,7 +90,7 @@ class Transaction:
         self._asked: list[tuple[Address, str, frozenset[str]]] = []
         self._envelope: Envelope | None = None
         self._writer: ISpoolWriter | None = None
-        self._header = HeaderReader(keeps_priority=session.trusted and not mail.priority)
+        self._header = HeaderReader()
         self._submission = intake.submission if session.account is not None else None
         self._submitted = self._header_of_ours()
 
@@ -262,7 +262,7 @@ class Transaction:
         if self._has_eight_bit and envelope.body == "7BIT":
             # Not announced, but taken: the next server is told what it will get (RFC 6152 §3).
             envelope = replace(envelope, body="8BITMIME")
-        if self._header.priority:
+        if self._header.priority and self.facts.session.trusted and not envelope.priority:
             envelope = replace(envelope, priority=self._header.priority)
         if self._header.says_tls_is_optional and not envelope.require_tls:
             envelope = replace(envelope, tls_optional=True)

@@ -11,7 +11,7 @@ from mailserver import maillog
 from mailserver.relay.batch import Batch, is_crowded, is_for_the_next, refused_any, slows
 from mailserver.relay.destinations import Destinations, Key, News
 from mailserver.relay.dialling import Candidate, Dialler, Tried, in_order
-from mailserver.relay.fitting import Unfit, fitted_content, transaction_of
+from mailserver.relay.fitting import Unfit, fitted_content, transaction_of, with_priority
 from mailserver.relay.next_hops import Demands
 from mailserver.relay.outcomes import cut_off, delayed_here, failed_here, from_reply, nowhere_left
 from mailserver.relay.routes import CredentialsUnreadable
@@ -243,9 +243,10 @@ class Carrier:
     async def _fitted(self, session: SMTPSession, batch: Batch) -> tuple[Content, Any]:
         """The content as this server can take it; nearly always as it is."""
         entry, extensions = batch.entry, session.extensions
-        if extensions.eight_bit and entry.envelope.body != "BINARYMIME":
-            return entry.content, entry.envelope
-        return await fitted_content(entry, extensions, self._reactor, self._in_thread)
+        content, envelope = entry.content, entry.envelope
+        if not extensions.eight_bit or envelope.body == "BINARYMIME":
+            content, envelope = await fitted_content(entry, extensions, self._reactor, self._in_thread)
+        return with_priority(content, envelope, extensions), envelope
 
     def _remember(self, batch: Batch) -> None:
         self.last[batch.key] = batch.tried[-1].fields()

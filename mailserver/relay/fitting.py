@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,6 +76,32 @@ def _within_limits(recipients: list[Recipient], extensions: Extensions) -> list[
                 taken.append(one)
         recipients = taken
     return recipients[: extensions.most_recipients] if extensions.most_recipients else recipients
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixedContent:
+    """Content with a field of its own before its header."""
+
+    field: bytes
+    content: Content
+
+    @property
+    def size(self) -> int:
+        return len(self.field) + self.content.size
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.field
+        yield from self.content.chunks()
+
+
+def with_priority(content: Content, envelope: Envelope, extensions: Extensions) -> Content:
+    """The priority in the header, for a server that knows no MT-PRIORITY (RFC 6758 §3.3).
+
+    What came in with a field of its own has lost it on the way in (``receive/header.py``).
+    """
+    if not envelope.priority or "MT-PRIORITY" in extensions.keywords:
+        return content
+    return PrefixedContent(b"MT-Priority: %d\r\n" % envelope.priority, content)
 
 
 async def fitted_content(

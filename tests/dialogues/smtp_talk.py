@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
@@ -37,7 +38,7 @@ from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
 from mailserver.wire.smtp_events import Offer
 from tests.dialogues.logins import authenticator, stored
-from tests.dialogues.pop3_talk import ADA, BOB, AtOnce
+from tests.dialogues.pop3_talk import ADA, BOB
 from tests.dialogues.script import octets
 from tests.dialogues.transports import Wire
 
@@ -49,6 +50,13 @@ _ON_THE_WAY = (
     b"RCPT TO:<bob@example.test>\r\n",
     b"BDAT 3\r\nx\r\n",
 )
+
+
+class AtOnce:
+    """Workers that do in place what they are asked for."""
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        return maybeDeferred(function, *args)
 
 
 class Soon:

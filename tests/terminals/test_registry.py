@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from mailserver.terminals.registry import MOST_TERMINALS, MOST_UNSHOWN, PATIENCE, Terminals
 from mailserver.values.account import Account, LocalUser, NoSuchUser, Resolution
 from mailserver.values.address import Address
-from tests.dialogues.pop3_talk import AtOnce
+from tests.dialogues.smtp_talk import AtOnce
 
 ADA = Address("ada", "example.test")
 BOB = Address("bob", "example.test")
