@@ -53,13 +53,17 @@ class MboxMaildrop(Maildrop):
         super().__init__(lock, Listings([message.octets for message in self._messages], listed))
 
     def read(self, index: int) -> Iterator[bytes]:
-        """The message in canonical form, in pieces; ``OSError`` when it has vanished, or when another
-        program changes the mailbox so that what was given may be wrong."""
+        """The message in canonical form, in pieces; ``FileNotFoundError`` when it has vanished, ``OSError``
+        when another program changes the mailbox so that what was given may be wrong."""
         if self._has_moved(index):
             self._look_again()
             if self._has_moved(index):
-                raise OSError("the message was removed or changed by another program")
+                raise FileNotFoundError(errno.ENOENT, "the message was removed or changed by another program")
         return to_crlf(self._checked(index))
+
+    def whole(self, index: int) -> bytes | None:
+        """See ``IMaildrop``; ``None`` also when the message must be looked for, which takes locks."""
+        return None if self._has_moved(index) else super().whole(index)
 
     def _has_moved(self, index: int) -> bool:
         message = self._messages[index]
