@@ -30,7 +30,7 @@ from mailserver.wire.sasl_client import ScramClient
 from mailserver.wire.sasl_cram import CramResponse
 from mailserver.wire.sasl_mechanisms import Surroundings, offered
 from tests.dialogues.logins import stored
-from tests.dialogues.pop3_talk import AtOnce
+from tests.dialogues.smtp_talk import AtOnce
 from tests.scratch import scratch_path
 
 HOST = "192.0.2.1"
