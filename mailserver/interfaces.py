@@ -135,6 +135,16 @@ class IDeliveryAgent(Interface):
         """
 
 
+class IRelay(IDeliveryAgent):
+    """A way out to several places at once."""
+
+    def attempt_each(
+        entry: Entry, recipients: Sequence[Recipient], told: Callable[[Sequence[Outcome]], None]
+    ) -> Deferred[Sequence[Outcome]]:
+        """As ``attempt``; ``told`` hears what has come of some while others are still under way, so that it
+        can be recorded before a crash forgets it. All of it is given again at the end."""
+
+
 class IMailbox(Interface):
     """One user's mail at rest."""
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -16,12 +17,12 @@ from twisted.python.failure import Failure
 from mailserver import maillog
 from mailserver.dispatch.lanes import UNKNOWN, Lane, Lanes
 from mailserver.dispatch.settlement import Ways, must_return, settle, too_late
-from mailserver.interfaces import IDeliveryAgent, ISpool, Notice, RetrySchedule
+from mailserver.interfaces import IDeliveryAgent, IRelay, ISpool, Notice, RetrySchedule
 from mailserver.threads import Bridge
 from mailserver.values.account import Alias, Elsewhere, LocalUser, MailingList
 from mailserver.values.envelope import Entry, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
-from mailserver.values.outcome import Delayed, Expanded, Failed, Outcome
+from mailserver.values.outcome import Delayed, Expanded, Failed, Outcome, Relayed
 
 POLL_SECONDS = 1.0
 """How often the spool is asked what is due; `mailserver queue retry` is heard as fast as this."""
@@ -44,6 +45,34 @@ class _Sorted:
     remote: list[Waiting] = field(default_factory=list)
     settled: list[Outcome] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+
+
+class _Early:
+    """Records what has been sent while the others of an attempt are under way: a crash must not send it again
+    because one of many servers was slow. What is to be reported waits for the end, for one report."""
+
+    def __init__(self, entry: Entry, record: Callable[[Sequence[Outcome]], Deferred[bool]]) -> None:
+        self._entry = entry
+        self._record = record
+        self._numbers: set[int] = set()
+        self._recording: list[Deferred[bool]] = []
+
+    def told(self, outcomes: Sequence[Outcome]) -> None:
+        """Some of the outcomes are known."""
+        if self._entry.envelope.by_mode:
+            return
+        sent = [one for one in outcomes if type(one) is Relayed and not one.recipient.notify]
+        if sent:
+            self._numbers.update(one.recipient.number for one in sent)
+            self._recording.append(self._record(sent))
+
+    def ended(self, outcomes: Sequence[Outcome]) -> Deferred[bool]:
+        """Whether somebody still waits, when all of it is recorded."""
+        rest = [one for one in outcomes if one.recipient.number not in self._numbers]
+        if rest:
+            self._recording.append(self._record(rest))
+        together = gatherResults(self._recording, consumeErrors=True)
+        return together.addCallback(lambda waits: any(waits))
 
 
 class Runner(Service):
@@ -70,6 +99,7 @@ class Runner(Service):
         self._clock = clock
         self._now = now
         self._lanes = Lanes(ways.local, ways.remote)
+        self._tells_each = IRelay.providedBy(ways.remote)
         self._under_way = 0
         self._turned_away = False
         self._asking = False
@@ -251,7 +281,14 @@ class Runner(Service):
                 self._ask()
             return result
 
-        attempt: Deferred[Sequence[Outcome]] = agent.attempt(entry, recipients)
+        attempt: Deferred[Sequence[Outcome]]
+        if count > 1 and agent is self._ways.remote and self._tells_each:
+            early = _Early(entry, partial(self._record, entry, (), began=began))
+            relay: Any = agent
+            attempt = relay.attempt_each(entry, recipients, early.told)
+            attempt.addErrback(partial(_agent_failed, entry, recipients))
+            return attempt.addCallback(early.ended).addBoth(left)
+        attempt = agent.attempt(entry, recipients)
         attempt.addErrback(partial(_agent_failed, entry, recipients))
         recorded: Deferred[bool] = attempt.addCallback(partial(self._record, entry, (), began=began))
         return recorded.addBoth(left)

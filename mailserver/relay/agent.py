@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail,
 from zope.interface import implementer
 
 from mailserver import maillog
-from mailserver.interfaces import IDeliveryAgent, IMailExchanges, LookupDelayed, NoExchange
+from mailserver.interfaces import IMailExchanges, IRelay, LookupDelayed, NoExchange
 from mailserver.relay.batch import Batch, Ledger, fit_to_say
 from mailserver.relay.carrying import Carrier
 from mailserver.relay.destinations import TOTAL, Destinations, Key, Pace
@@ -31,7 +31,7 @@ DRAIN_SECONDS = 20.0
 """How long ``stop`` lets transactions finish."""
 
 
-@implementer(IDeliveryAgent)
+@implementer(IRelay)
 class RelayAgent:
     """Sends to other servers by SMTP."""
 
@@ -74,17 +74,36 @@ class RelayAgent:
         """Try once; exactly one outcome for each recipient. Never fails."""
         return Deferred.fromCoroutine(self._attempt(entry, recipients))
 
+    def attempt_each(
+        self, entry: Entry, recipients: Sequence[Recipient], told: Callable[[Sequence[Outcome]], None]
+    ) -> Deferred[Sequence[Outcome]]:
+        """The same, with ``told`` hearing of each transaction when it is over."""
+        return Deferred.fromCoroutine(self._attempt(entry, recipients, told))
+
     # The attempt ---------------------------------------------------------------------------------
 
-    async def _attempt(self, entry: Entry, recipients: Sequence[Recipient]) -> Sequence[Outcome]:
+    async def _attempt(
+        self,
+        entry: Entry,
+        recipients: Sequence[Recipient],
+        told: Callable[[Sequence[Outcome]], None] | None = None,
+    ) -> Sequence[Outcome]:
         ledger: Ledger = {}
         try:
             fit = fit_to_say(entry, recipients, ledger)
             batches = await self._batches(entry, fit, ledger)
-            await _together([self._carrier.send(batch) for batch in batches])
+            if told is None or len(batches) == 1:
+                await _together([self._carrier.send(batch) for batch in batches])
+            else:
+                await _together([self._send(batch, told) for batch in batches])
         except Exception as error:
             maillog.fault("relay", error, entry.queue_id)
         return [ledger.get(r.number) or delayed_here(r, "4.3.0", "internal error") for r in recipients]
+
+    async def _send(self, batch: Batch, told: Callable[[Sequence[Outcome]], None]) -> None:
+        numbers = [recipient.number for recipient in batch.pending]
+        await self._carrier.send(batch)
+        told([batch.ledger[number] for number in numbers if number in batch.ledger])
 
     async def _batches(self, entry: Entry, recipients: Sequence[Recipient], ledger: Ledger) -> list[Batch]:
         """Recipients by destination: all domains with the same mail exchanges go together."""

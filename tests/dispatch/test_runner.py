@@ -20,8 +20,9 @@ from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import RECORD_AGAIN_SECONDS, Runner
 from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
-from mailserver.interfaces import IDeliveryAgent, IDirectory, SpoolUnavailable
+from mailserver.interfaces import IDeliveryAgent, IDirectory, IRelay, SpoolUnavailable
 from mailserver.spool import leases
+from mailserver.spool.inspection import QueueInspection
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SqliteSpool
 from mailserver.threads import Bridge
@@ -73,6 +74,19 @@ class Agent:
     @property
     def recipients(self) -> list[list[str]]:
         return [recipients for _, recipients in self.asked]
+
+
+@implementer(IRelay)
+class Each(Agent):
+    """Lets the test say when something is known."""
+
+    told: Callable[[Sequence[Outcome]], None] | None = None
+
+    def attempt_each(
+        self, entry: Entry, recipients: Sequence[Recipient], told: Callable[[Sequence[Outcome]], None]
+    ) -> Deferred[Sequence[Outcome]]:
+        self.told, self.end = told, Deferred[Sequence[Outcome]]()
+        return self.end
 
 
 def delivered(recipient: Recipient) -> Outcome:
@@ -206,6 +220,28 @@ class RunnerTests(TestCase):
         self.runner.accepted(entry)
         await self.settle()
         assert told == [(entry.queue_id, ["bob@b.test"])]
+
+    async def test_what_was_sent_is_recorded_before_the_slowest_answers(self) -> None:
+        self.runner._ways = replace(self.runner._ways, remote=(relay := Each(delayed)))
+        self.runner._lanes = lanes.Lanes(self.local, relay)
+        self.runner._tells_each = True
+        first, slow, wanted = "a@fast.test", "b@slow.test", "c@fast.test"
+        entry = await self.submit(first, slow, wanted)
+        wishes = replace(entry.waiting[2].recipient, notify=frozenset({"SUCCESS"}))
+        waiting = (*entry.waiting[:2], replace(entry.waiting[2], recipient=wishes))
+        self.runner.accepted(replace(entry, waiting=waiting))
+        await self.until(lambda: relay.told is not None)
+        relay.told([relayed(waiting[0].recipient), relayed(wishes)])
+
+        def left() -> list[str]:
+            with QueueInspection(Path(self.folder.name)) as queue:
+                return [str(r.waiting.recipient.address) for e in queue.entries() for r in e.recipients]
+
+        await self.until(lambda: left() == [slow, wanted])  # success is reported once, at the end
+        relay.end.callback([relayed(waiting[0].recipient), delayed(waiting[1].recipient), relayed(wishes)])
+        await self.settle()
+        assert left() == [slow]
+        assert len(self.local.asked) == 1  # the report
 
     async def test_a_report_that_fails_makes_nothing(self) -> None:
         self.remote.answer = failed
