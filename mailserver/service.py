@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -134,6 +135,9 @@ class MailServer(MultiService):
         self._changing = Changing(self._settings, self._change, self._reactor, self._place.path)
         self._changing.answer(house.control)
         on_hangup(self._reactor, self._changing.reread)
+        # What a start has made stays: Python's collector need not walk through it while people wait.
+        gc.collect()
+        gc.freeze()
         if self._quick_start:
             ports = {listener.name: _port(listener) for listener in self._listeners}
             welcome(house.directory, self._settings.domains[0], ports.get("smtp", 0), ports.get("pop3", 0))
