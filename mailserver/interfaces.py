@@ -304,7 +304,10 @@ class LookupDelayed(Exception):
 
 
 class IDirectory(Interface):
-    """Domains, users and aliases."""
+    """Domains, users, aliases and mailing lists; docs/writing-a-directory.md builds one.
+
+    A provider may also have ``open()``, called once before all questions, and ``close()``.
+    """
 
     def resolve(address: Address) -> Resolution:
         """Who an address belongs to, without expanding aliases. Never blocks for long."""

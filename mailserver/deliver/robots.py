@@ -25,6 +25,12 @@ from mailserver.values.text import printable
 _FAILED = re.compile(rb"^action:\s*failed\b", re.IGNORECASE | re.MULTILINE)
 _COMMANDS = ("subscribe", "unsubscribe", "help", "confirm")
 
+AGAIN_SECONDS = 300.0
+"""How long one address gets no second answer from a list, but to a confirmation."""
+
+MOST_ANSWERED = 200
+"""Addresses that one list answers in that time; whoever forges senders gets no more out of it."""
+
 Send = Callable[[Envelope, bytes, Entry], Deferred[None]]
 """Spools an answer to a message."""
 
@@ -151,6 +157,10 @@ class RequestRobot(_Robot):
     """``NAME-request``: subscribe, unsubscribe, help; the first two only once they are confirmed by the
     address that they are about. It says nothing of who is a member."""
 
+    def __init__(self, place: RobotPlace, mailing_list: Address) -> None:
+        super().__init__(place, mailing_list)
+        self._answered: dict[str, float] = {}
+
     async def _do(self, entry: Entry, recipient: Recipient) -> str:
         octets = beginning_of(entry.content)
         header = header_of(octets)
@@ -158,6 +168,8 @@ class RequestRobot(_Robot):
         if not may_be_answered(sender, header):
             return "automatic mail is not answered"
         request = request_in(header, octets.partition(b"\r\n\r\n")[2])
+        if request.command != "confirm" and not self._is_turn_of(sender):
+            return "answered a moment ago"  # somebody may have forged the sender, again and again
         try:
             mailing_list = await self._place.workers.call(self._place.lists.mailing_list, self._list)
         except self._place.missing:
@@ -172,6 +184,15 @@ class RequestRobot(_Robot):
         )
         await self._place.send(envelope, content, entry)
         return f"answered {request.command or 'nothing that it knows'}"
+
+    def _is_turn_of(self, sender: Address) -> bool:
+        now, key = self._place.now(), str(sender).lower()
+        for old in [one for one, at in self._answered.items() if now - at >= AGAIN_SECONDS]:
+            del self._answered[old]
+        if key in self._answered or len(self._answered) >= MOST_ANSWERED:
+            return False
+        self._answered[key] = now
+        return True
 
     def _reply(self, mailing_list: MailingList, sender: Address, command: str) -> tuple[str, str]:
         if command == "unsubscribe" or (command == "subscribe" and mailing_list.open):

@@ -64,7 +64,8 @@ def _recipient_fields(outcome: Outcome, now: float, gives_up_at: float | None) -
         fields.append(("Original-Recipient", original))
     action, fallback = _ACTIONS[type(outcome)]
     fields += [
-        ("Final-Recipient", _typed(recipient.address)),
+        # What an alias runs or writes to has no domain, and is nobody's business.
+        ("Final-Recipient", _typed(recipient.address if recipient.address.domain else recipient.original)),
         ("Action", action),
         # A status that a reader of RFC 3463 accepts, whatever the remote server said.
         ("Status", outcome.status if _STATUS.fullmatch(outcome.status) else fallback),

@@ -31,7 +31,11 @@ def recipient_has_room(
 
     def rule(facts: RecipientFacts) -> Reply | None:
         answer = facts.resolution
-        if isinstance(answer, LocalUser) and over_quota(answer.account):
+        if (
+            isinstance(answer, LocalUser)
+            and not answer.account.deliver  # no mailbox of ours
+            and over_quota(answer.account)
+        ):
             code, status = (552, "5.2.2") if refuse else (452, "4.2.2")
             return reply(code, status, f"<{printable(str(facts.forward_path))}>: the mailbox is full")
         return None

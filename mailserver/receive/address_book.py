@@ -94,7 +94,9 @@ def _mailbox_of(address: Address, answer: Resolution) -> Address:
 def _members_of(answer: Resolution) -> Sequence[Address] | None:
     """Who is behind an alias or a list; ``None`` for what is neither."""
     if isinstance(answer, Alias):
-        return answer.targets
+        return [
+            target for target in answer.targets if target.domain
+        ]  # commands and files are nobody's business
     members: Sequence[Address] | None = getattr(answer, "members", None)
     return members
 

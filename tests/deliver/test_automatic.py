@@ -179,9 +179,19 @@ class RobotCase(SynchronousTestCase):
         self.lists = Lists()
         self.tokens = ListTokens(lambda: b"k" * 32, lambda: 1_700_000_000.0)
         workers: Any = AtOnce()
+        self.now = 1.0
         self.place = RobotPlace(
-            self.lists, self.tokens, workers, self.send, "mx.a.test", lambda: 1.0, 5, KeyError, ValueError
+            self.lists,
+            self.tokens,
+            workers,
+            self.send,
+            "mx.a.test",
+            lambda: self.now,
+            5,
+            KeyError,
+            ValueError,
         )
+        self.robot = RequestRobot(self.place, NEWS)
 
     def send(self, envelope: Envelope, content: bytes, about: Entry) -> Deferred[None]:
         self.sent.append((envelope, content))
@@ -192,7 +202,8 @@ class RobotCase(SynchronousTestCase):
         octets = f"Subject: {subject}\r\n\r\n{body}\r\n".encode()
         path = address_from(sender) if sender else NULL_SENDER
         entry = Entry(1, 1.0, Envelope(path, (one,)), (), MemoryContent(octets))
-        robot = robot or RequestRobot(self.place, NEWS)
+        robot = robot or self.robot
+        self.now += 301.0
         (outcome,) = self.successResultOf(robot.attempt(entry, [one]))
         return str(outcome.diagnostic)
 
@@ -235,6 +246,16 @@ class RobotCase(SynchronousTestCase):
         self.ask("subscribe", sender="")
         self.ask("subscribe\r\nAuto-Submitted: auto-replied")
         assert self.sent == []
+
+    def test_a_forged_sender_is_not_flooded(self) -> None:
+        for _ in range(3):
+            self.ask("subscribe")
+            self.now -= 301.0
+        assert len(self.sent) == 1
+        for n in range(300):
+            self.ask("help", f"x{n}@b.test")
+            self.now -= 301.0
+        assert len(self.sent) == 200
 
     def test_members_and_others_get_the_same_answer(self) -> None:
         self.ask("unsubscribe", sender="ada@a.test")
