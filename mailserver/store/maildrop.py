@@ -61,8 +61,12 @@ class Maildrop:
     def whole(self, index: int) -> bytes | None:
         """See ``IMaildrop``."""
         content = b"".join(self.read(index))
+        return content if self._is_as_listed(index, content) else None
+
+    def _is_as_listed(self, index: int, content: bytes) -> bool:
+        """Whether nothing keeps it from being sent in one piece."""
         is_clean = content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
-        return content if is_clean and len(content) <= self.listings.octets[index] else None
+        return is_clean and len(content) <= self.listings.octets[index]
 
     def mark(self, index: int) -> None:
         """Mark as deleted; ``IndexError`` when there is no such message."""

@@ -53,8 +53,8 @@ class MboxMaildrop(Maildrop):
         super().__init__(lock, Listings([message.octets for message in self._messages], listed))
 
     def read(self, index: int) -> Iterator[bytes]:
-        """The message in canonical form, in pieces; ``FileNotFoundError`` when it has vanished, ``OSError``
-        when another program changes the mailbox so that what was given may be wrong."""
+        """The message in canonical form, in pieces; ``FileNotFoundError`` when it has vanished, or when
+        another program changes the mailbox so that what was given may be wrong."""
         if self._has_moved(index):
             self._look_again()
             if self._has_moved(index):
@@ -63,7 +63,13 @@ class MboxMaildrop(Maildrop):
 
     def whole(self, index: int) -> bytes | None:
         """See ``IMaildrop``; ``None`` also when the message must be looked for, which takes locks."""
-        return None if self._has_moved(index) else super().whole(index)
+        if self._has_moved(index):
+            return None
+        try:
+            content = b"".join(to_crlf(self._checked(index)))
+        except FileNotFoundError:
+            return None
+        return content if self._is_as_listed(index, content) else None
 
     def _has_moved(self, index: int) -> bool:
         message = self._messages[index]
@@ -87,7 +93,7 @@ class MboxMaildrop(Maildrop):
         before = _state(self._fd)
         yield from content_of(self._fd, self._messages[index].region)
         if _state(self._fd) != before and self._has_moved(index):
-            raise OSError("the message was changed by another program while it was read")
+            raise FileNotFoundError(errno.ENOENT, "the message was changed by another program meanwhile")
 
     def release(self) -> None:
         """Give up the lock and the file. Harmless twice."""

@@ -87,8 +87,8 @@ class Mutt:
     def delete(self, subject: str) -> None:
         """Open the mailbox, remove what has that in its subject, flag the rest, and leave."""
         keys = (
-            f"<delete-pattern>~s '{subject}'<enter><tag-pattern>~A<enter><tag-prefix-cond><set-flag>!<end-cond>"
-            "<sync-mailbox><quit>"
+            f"<delete-pattern>~s '{subject}'<enter><tag-pattern>~A<enter>"
+            "<tag-prefix-cond><set-flag>!<end-cond><sync-mailbox><quit>"
         )
         command = [self._mutt, "-F", str(self._settings), "-f", str(self._mailbox), "-e", f'push "{keys}"']
         ours, theirs = pty.openpty()
