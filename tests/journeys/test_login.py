@@ -192,6 +192,31 @@ def test_binding_to_the_certificate(server: Server, unverified: ssl.SSLContext) 
             assert code == (235 if right else 501), answer
 
 
+@pytest.mark.parametrize("way", ["starttls", "tls"])
+@pytest.mark.parametrize("right", [True, False])
+def test_binding_over_pop3(server: Server, unverified: ssl.SSLContext, way: str, right: bool) -> None:
+    unverified.maximum_version = ssl.TLSVersion.TLSv1_2
+    if way == "tls":
+        client: poplib.POP3 = poplib.POP3_SSL(server.host, server.ports["pop3s"], context=unverified)
+    else:
+        client = poplib.POP3(server.host, server.ports["pop3"], timeout=PATIENCE)
+        client.stls(context=unverified)
+    assert isinstance(client.sock, ssl.SSLSocket)
+    certificate = client.sock.getpeercert(binary_form=True) or b""
+    bound = hashlib.sha256(certificate).digest() if right else bytes(32)
+    name = "bob@a.test"
+    scram = ScramClient("SCRAM-SHA-256-PLUS", name, PASSWORD, ("tls-server-end-point", bound))
+    client._putcmd(f"AUTH SCRAM-SHA-256-PLUS {_base64(scram.first())}")
+    line, _ = client._getline()
+    client._putcmd(_base64(scram.final(base64.b64decode(line[2:]))))
+    line, _ = client._getline()
+    if right:
+        client._putcmd(_base64(scram.verify(base64.b64decode(line[2:]))))
+        line, _ = client._getline()
+    assert line.startswith(b"+OK Logged in" if right else b"-ERR"), line
+    client.quit()
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN", "LOGIN", "OAUTHBEARER"])
 def test_poplib(server: Server, unverified: ssl.SSLContext, way: str, mechanism: str) -> None:
