@@ -45,6 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings: dict[str, dict[str, Any]] = {
         "": {"workers": 2},
         "login": {"allow_cleartext": True},
+        "store": {"quota_messages": 4},
         "limits": {"exempt": [], "connections_by_client": MOST},
     }
     server = Server(tmp_path_factory.mktemp("two") / "server", "mx.example.test", ["example.test"], settings)
@@ -77,6 +78,24 @@ def test_a_client_has_its_connections_from_all_workers_together(server: Server) 
     # Each for itself would take twice as many; both at the same moment may take one too many.
     assert MOST <= greetings.count(b"220") <= MOST + 1
     assert greetings.count(b"421") == 3 * MOST - greetings.count(b"220")
+
+
+def test_a_full_mailbox_is_told_at_rcpt(server: Server) -> None:
+    server.add_user("carl@example.test")
+    codes: list[tuple[int, bytes]] = []
+
+    def is_full() -> bool:
+        with smtplib.SMTP("127.0.0.1", server.ports["smtp"], timeout=20) as client:
+            client.ehlo()
+            client.mail("dave@elsewhere.test")
+            codes.append(client.rcpt("carl@example.test"))
+            if codes[-1][0] == 250:
+                client.data("Subject: x\r\n\r\nx\r\n")
+        return codes[-1][0] != 250
+
+    eventually(is_full, "a mailbox that is full")
+    assert codes[-1][0] == 452
+    assert codes[-1][1].startswith(b"4.2.2 <carl@example.test>: the mailbox is full")
 
 
 def test_a_terminal_is_found_by_all_workers_and_comes_back(server: Server) -> None:
