@@ -13,6 +13,7 @@ from mailserver.interfaces import Exchange, IMailExchanges
 from mailserver.relay.destinations import Key, Pace
 from mailserver.relay.protection import OPPORTUNISTIC, Mismatch, Protection, Security
 from mailserver.relay.routes import Route, RouteTable, route_from
+from mailserver.values.address import domain_key
 from mailserver.values.envelope import Envelope
 
 _PLAIN = 4096
@@ -110,6 +111,9 @@ class NextHops:
             security = route.security(envelope.require_tls)
             if security is OPPORTUNISTIC:
                 return self._by_route(exchanges, route)
+            if not route.host:
+                # The domain's own exchanges: who runs them may want TLS reports (RFC 8460).
+                security = replace(security, domain=domain_key(domain))
             return _hop(exchanges, [security] * len(exchanges), route)
         if self._demands is None:
             return _hop(exchanges, (), route)

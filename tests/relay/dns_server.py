@@ -1,5 +1,6 @@
 """A small DNS server for tests: a dictionary of answers, UDP and TCP on one loopback port."""
 
+import socket
 import struct
 from typing import Any
 
@@ -9,7 +10,6 @@ import dns.rcode
 import dns.rrset
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
 SILENT, SERVFAIL, WRONG_ID, GARBAGE = "silent", "servfail", "wrong id", "garbage"
@@ -34,16 +34,12 @@ class FakeDNS(DatagramProtocol):
         """Both on the same port, which must be free for both."""
         factory = Factory.forProtocol(_OverTCP)
         factory.server = self
-        for _ in range(20):
-            self.tcp = reactor.listenTCP(0, factory, interface="127.0.0.1")
-            number = self.tcp.getHost().port
-            try:
-                self.udp = reactor.listenUDP(number, self, interface="127.0.0.1")
-            except CannotListenError:
-                self.tcp.stopListening()
-                continue
-            return f"127.0.0.1:{number}"
-        raise AssertionError("no port is free for both TCP and UDP")
+        stream, datagrams = _both_on_one_port()
+        with stream, datagrams:
+            number = stream.getsockname()[1]
+            self.tcp = reactor.adoptStreamPort(stream.fileno(), socket.AF_INET, factory)
+            self.udp = reactor.adoptDatagramPort(datagrams.fileno(), socket.AF_INET, self)
+        return f"127.0.0.1:{number}"
 
     async def stop(self) -> None:
         await maybeDeferred(self.udp.stopListening)
@@ -87,6 +83,24 @@ class FakeDNS(DatagramProtocol):
         elif not any(name == known for known, _ in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire(max_size=65535)
+
+
+def _both_on_one_port() -> tuple[socket.socket, socket.socket]:
+    """Bound for good when they are given out: a port that was free a moment ago may be a client's now."""
+    for _ in range(100):
+        stream, datagrams = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            stream.bind(("127.0.0.1", 0))
+            datagrams.bind(stream.getsockname())
+            stream.listen(50)
+        except OSError:
+            stream.close()
+            datagrams.close()
+            continue
+        stream.setblocking(False)
+        datagrams.setblocking(False)
+        return stream, datagrams
+    raise AssertionError("no port is free for both TCP and UDP")
 
 
 class _OverTCP(Protocol):

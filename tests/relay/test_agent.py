@@ -30,6 +30,8 @@ from mailserver.interfaces import (
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.destinations import Pace
 from mailserver.relay.knowing import Knowing
+from mailserver.relay.next_hops import NextHops
+from mailserver.relay.protection import OPPORTUNISTIC, Level, Security
 from mailserver.relay.routes import RouteTable
 from mailserver.relay.sessions import Target
 from mailserver.values.address import Address
@@ -567,6 +569,44 @@ class MannersTests(AgentCase):
         assert described is not None
         assert described["window"] == 4
 
+    async def test_a_policy_4yz_to_one_recipient_of_several_is_about_that_recipient(self) -> None:
+        self.peer(RCPT=lambda line: "450 4.7.1 greylisted" if "<new@" in line else "250 ok")
+        for _ in range(10):
+            assert await self.kinds(entry("new@b.test", "x@b.test")) == [Delayed, Relayed]
+        assert self.described()["window"] == 6
+
+    async def test_421_and_a_cut_session_slow_down(self) -> None:
+        peer = self.peer(MAIL="421 4.3.2 going down")
+        await self.one()
+        assert self.described()["window"] == 4
+        peer.replies["MAIL"] = DROP
+        await self.one()
+        assert self.described()["failures"] > 0.4  # two of five: not dead, and not far from it
+        peer.replies["MAIL"] = "250 ok"
+        assert isinstance(await self.one(), Relayed)
+        assert self.described()["failures"] == 0
+
+    async def test_a_session_is_reused_by_time_and_not_by_count(self) -> None:
+        peer = self.peer()
+        for _ in range(150):
+            assert isinstance(await self.one(), Relayed)
+        assert peer.connections == 1
+        (session,) = self.agent.dialler.sessions
+        session.started -= 301  # five minutes later
+        await self.one()
+        await self.pause()
+        assert peer.commands[-1] == "QUIT"
+        assert isinstance(await self.one(), Relayed)
+        assert peer.connections == 2
+
+    def described(self) -> dict[str, Any]:
+        """What is known of the one destination."""
+        (key,) = self.agent.destinations.keys()
+        described = self.agent.destinations.describe(key)
+        assert described is not None
+        failures = self.agent.destinations._known[key].window.fail_cohorts
+        return {**described, "failures": failures}
+
     async def test_the_attempt_is_kept(self) -> None:
         peer = self.peer(RCPT="450 4.2.1 later")
         outcome = await self.one()
@@ -599,7 +639,38 @@ def _grouped(commands: list[str]) -> list[list[str]]:
     return groups
 
 
+class Watching:
+    """Demands that demand nothing and note who was observed."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[set[str], str]] = []
+
+    def demands(self, domain: str, exchanges: Sequence[Exchange], envelope: Envelope) -> Sequence[Security]:
+        return [OPPORTUNISTIC] * len(exchanges)
+
+    def observed(self, domains: set[str], security: Security, *more: object) -> None:
+        self.seen.append((domains, security.domain))
+
+    def refused(self, security: Security, host: str, address: str) -> None:
+        pass
+
+
 class RouteTests(AgentCase):
+    async def test_tls_reports_hear_of_routes_that_leave_the_host_to_the_domain(self) -> None:
+        """A route that only asks for TLS leads to the domain's own exchanges, which want to know; the next
+        hop that an administrator names is nobody else's affair."""
+        table = RouteTable({"b.test": RouteSettings(tls="encrypted")})
+        hops = NextHops(Exchanges(self.hosts), table, Watching())
+        self.hosts["b.test"] = [Exchange("mx.b.test", 25, ("127.0.0.1",))]
+        hop = await hops.hop(entry("x@b.test").envelope, "b.test")
+        assert [(s.level, s.domain) for s in hop.securities] == [(Level.ENCRYPTED, "b.test")]
+        watching = Watching()
+        self.agent = RelayAgent(reactor, Exchanges(self.hosts), "mx.a.test", routes=table, demands=watching)
+        peer = self.peer()
+        assert isinstance(await self.one(), Delayed)
+        assert watching.seen == [({"b.test"}, "b.test")]
+        assert peer.said("MAIL") == []
+
     def routed(self, **more: Any) -> RelayAgent:
         """Everything goes by one route, with ``more`` in its table."""
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailserver.relay.destinations import (
@@ -192,6 +194,23 @@ def test_a_dead_destination_that_answers_is_ramped_up() -> None:
     assert sizes[0] == 1
     assert sizes == sorted(sizes)
     assert 3 <= sizes[-1] <= 6
+
+
+def test_times_are_varied_so_that_nothing_comes_as_a_herd() -> None:
+    for drawn, factor in ((0.0, 0.8), (0.5, 1.0), (1.0, 1.2)):
+        clock = Clock()
+        destinations = Destinations(clock, Pace(20, per_minute=60), vary=lambda drawn=drawn: drawn)  # type: ignore[misc]
+        destinations.enter(A)
+        assert isinstance(destinations.enter(A), Deferred)
+        (call,) = clock.getDelayedCalls()
+        assert call.getTime() == pytest.approx(factor)
+        destinations = Destinations(clock, vary=lambda drawn=drawn: drawn)  # type: ignore[misc]
+        for _ in range(5):
+            destinations.enter(A)
+            destinations.leave(A, News.BAD, "no")
+        described = destinations.describe(A)
+        assert described is not None
+        assert described["probe_in"] == pytest.approx(factor * DEAD_SECONDS)
 
 
 def test_a_probe_that_learnt_nothing_lets_the_next_one_try() -> None:

@@ -79,7 +79,7 @@ class ResolverTests(TestCase):
 
     async def test_many_at_once(self) -> None:
         names = [f"n{n}.test" for n in range(50)]
-        resolver = self.serve({(name, "A"): ["192.0.2.1"] for name in names})
+        resolver = self.serve({(name, "A"): ["192.0.2.1"] for name in names}, lookup_seconds=20)
         looked_up = [Deferred.fromCoroutine(resolver.lookup(name, "A")) for name in names]
         assert len(await gatherResults(looked_up)) == 50
 
