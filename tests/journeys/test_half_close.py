@@ -100,14 +100,13 @@ def test_the_end_of_tls_instead_of_quit_removes_nothing(server: Server, unverifi
 
 
 def test_a_credential_behind_the_end_of_tls_is_not_read(server: Server, unverified: ssl.SSLContext) -> None:
-    with socket.create_connection((server.host, server.ports["submissions"]), timeout=PATIENCE) as raw:
-        client = unverified.wrap_socket(raw)
-        client.sendall(b"EHLO x\r\n")
-        client.recv(4096)
-        response = base64.b64encode(f"\0{ADA}\0{PASSWORD}".encode())
-        with client.unwrap() as plain:
-            try:
-                plain.sendall(b"AUTH PLAIN " + response + b"\r\n")
-            except OSError:
-                pass
-            assert b"235" not in rest(plain)
+    client = smtplib.SMTP_SSL(server.host, server.ports["submissions"], context=unverified, timeout=PATIENCE)
+    client.ehlo()
+    response = base64.b64encode(f"\0{ADA}\0{PASSWORD}".encode())
+    assert isinstance(client.sock, ssl.SSLSocket)
+    with client.sock.unwrap() as plain:
+        try:
+            plain.sendall(b"AUTH PLAIN " + response + b"\r\n")
+        except OSError:
+            pass
+        assert b"235" not in rest(plain)
