@@ -49,3 +49,15 @@ def test_a_header_without_end_is_noticed_and_costs_no_memory() -> None:
         assert reader.feed(line) == line
     assert reader.is_too_long
     assert reader.fields == {}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_the_priority_is_left_out_wherever_its_octets_are_cut(size: int) -> None:
+    octets = (
+        b"MT-Priority:4\r\nSubject: x\r\nmt-priority : 9\r\n folded\r\n\tmore\r\nX-MT-Priority: 1\r\n"
+        b"MT-Priority: z\r\n\r\nMT-Priority: 5\r\n"
+    )
+    header = HeaderReader()
+    kept = b"".join(header.feed(octets[n : n + size]) for n in range(0, len(octets), size)) + header.finish()
+    assert kept == b"Subject: x\r\nX-MT-Priority: 1\r\n\r\nMT-Priority: 5\r\n"
+    assert header.priority == 4
