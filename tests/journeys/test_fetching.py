@@ -1,4 +1,4 @@
-"""fetchmail and mpop (Debian's) fetch in clear, after STLS and inside TLS; unique ids stay what they are."""
+"""curl, poplib, fetchmail and mpop fetch in clear, after STLS and inside TLS; unique ids stay."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 import os
 import poplib
 import smtplib
+import socket
+import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +106,7 @@ def test_mpop(filled: Server, tmp_path: Path, way: str) -> None:
     (folder / "ids").unlink()
     mpop(filled, way, folder, "--keep=off")
     assert unique_ids(filled) == []
-    visits = []
+    visits: list[Any] = []
 
     def written() -> bool:
         visits[:] = json.loads(filled.cli("mailbox", "history", "ada@a.test", "--json"))
@@ -112,6 +116,81 @@ def test_mpop(filled: Server, tmp_path: Path, way: str) -> None:
     assert (visits[0]["deleted"], visits[0]["fetched"], len(visits[0]["deleted_ids"])) == (3, 3, 3)
     assert visits[0]["tls"] is (way != "plain")
     assert visits[0]["client"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("way", [pytest.param("plain", marks=LONG), pytest.param("stls", marks=LONG), "tls"])
+def test_curl(filled: Server, way: str) -> None:
+    scheme = "pop3s" if way == "tls" else "pop3"
+    options = {"plain": [], "stls": ["--ssl-reqd", "-k"], "tls": ["-k"]}[way]
+    for number in range(1, 4):
+        url = f"{scheme}://{filled.host}:{port(filled, way)}/{number}"
+        done = run([tool("curl"), "-sS", "--user", f"ada@a.test:{PASSWORD}", *options, url])
+        assert done.returncode == 0, done.stderr
+        assert f"Subject: message {number - 1}\n" in done.stdout
+        assert f"\n.dots {number - 1}" in done.stdout
+
+
+@pytest.mark.parametrize("way", [pytest.param("plain", marks=LONG), "stls", pytest.param("tls", marks=LONG)])
+def test_poplib(filled: Server, way: str) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    client: poplib.POP3
+    if way == "tls":
+        client = poplib.POP3_SSL(filled.host, port(filled, way), context=context, timeout=30)
+    else:
+        client = poplib.POP3(filled.host, port(filled, way), timeout=30)
+    if way == "stls":
+        client.stls(context)
+    client.user("ada@a.test")
+    client.pass_(PASSWORD)
+    assert client.stat()[0] == 3
+    for number in range(1, 4):
+        _, lines, octets = client.retr(number)
+        assert f".dots {number - 1}".encode() in lines
+        assert octets == int(client.list(number).split()[2])  # type: ignore[attr-defined]
+    client.dele(2)
+    assert client.quit().startswith(b"+OK")
+    assert len(unique_ids(filled)) == 2
+
+
+def test_what_is_typed_into_a_pipe_is_answered(filled: Server) -> None:
+    """``printf … | nc``: everything at once, then the end of what the client says."""
+    with socket.create_connection((filled.host, filled.ports["pop3"]), timeout=30) as client:
+        client.sendall(f"USER ada@a.test\r\nPASS {PASSWORD}\r\nSTAT\r\nTOP 1 0\r\nQUIT\r\n".encode())
+        client.shutdown(socket.SHUT_WR)
+        said = b""
+        while piece := client.recv(4096):
+            said += piece
+    assert b"\r\n+OK 3 " in said
+    assert said.endswith(b"+OK Goodbye\r\n")
+
+
+@LONG
+def test_a_slow_reader_of_a_gigabyte_costs_little(filled: Server) -> None:
+    """Under 1 MB, however long it takes; two turns, for what the first one needs stays with the process."""
+    gigabyte = 2**30
+    new = filled.folder / "maildirs" / "a.test" / "ada" / "new"
+    name = new / f"1000000000.large,S={gigabyte},W={gigabyte}"
+    name.touch()
+    os.truncate(name, gigabyte)
+    sizes = []
+    for _ in range(2):
+        with socket.create_connection((filled.host, filled.ports["pop3"]), timeout=60) as client:
+            client.sendall(f"USER ada@a.test\r\nPASS {PASSWORD}\r\nRETR 1\r\n".encode())
+            most, octets = 0, 0
+            for _ in range(200):
+                octets += len(client.recv(256 * 1024))
+                time.sleep(0.01)
+                most = max(most, resident(filled))
+            assert octets > 10 * 2**20
+        sizes.append(most)
+    assert sizes[1] - sizes[0] < 2**20, sizes
+
+
+def resident(server: Server) -> int:
+    """Octets of memory that the server's process has now."""
+    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def test_unique_ids_stay(filled: Server) -> None:
