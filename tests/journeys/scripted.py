@@ -15,10 +15,13 @@ Answer = str | Callable[[str], str]
 
 
 class Scripted:
-    """Listens on loopback at a free port. ``replies`` maps a verb, ``CONNECT`` or ``.`` to a reply or a
-    function of the command line; ``asked`` counts commands, ``taken`` the messages that were answered by
-    2yz, by their Subject; ``met`` is called with a verb before it is answered; ``hangs_up`` after each
-    message, so that no session is used twice."""
+    """Listens on loopback at a free port.
+
+    ``replies`` maps a verb, ``CONNECT`` or ``.`` to a reply or a function of the command line.  ``asked``
+    counts commands, ``taken`` the messages that were answered by 2yz, by their Subject, ``delivered`` the
+    forward-paths of these; ``met`` is called with a verb before it is answered; ``hangs_up`` after each
+    message, so that no session is used twice.
+    """
 
     def __init__(self, host: str = "127.0.0.1", **replies: Answer) -> None:
         self.replies: dict[str, Answer] = {
@@ -29,7 +32,7 @@ class Scripted:
             **{{"dot": "."}.get(verb, verb): reply for verb, reply in replies.items()},
         }
         self.asked: Counter[str] = Counter()
-        self.recipients: list[str] = []
+        self.delivered: Counter[str] = Counter()
         self.taken: Counter[str] = Counter()
         self.met: Callable[[str], None] = lambda verb: None
         self.hangs_up = False
@@ -53,18 +56,22 @@ class Scripted:
 
     def _serve(self, session: socketserver.StreamRequestHandler) -> None:
         self._say(session, "CONNECT", "")
+        recipients: list[str] = []
         for raw in session.rfile:
             line = raw.decode(errors="replace").rstrip("\r\n")
             verb = line.partition(" ")[0].upper()
-            if verb == "RCPT":
-                self.recipients.append(line)
             said = self._say(session, verb, line)
+            if verb == "RCPT" and said.startswith("2"):
+                recipients.append(line[line.find("<") + 1 : line.find(">")])
+            elif verb in ("MAIL", "RSET"):
+                recipients = []
             if verb == "QUIT":
                 return
             if said.startswith("354"):
                 subject = self._content(session)
                 if self._say(session, ".", subject).startswith("2"):
                     self.taken[subject] += 1
+                    self.delivered.update(recipients)
                 if self.hangs_up:
                     return
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import smtplib
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -143,3 +145,88 @@ def test_tls_that_a_host_has_given_up_is_forgotten(
     assert json.loads(server.cli("queue", "forget", "b.test", "--json")) == {"hosts": ["mx.b.test"]}
     server.cli("queue", "retry", "b.test")
     eventually(lambda: peer.taken["hello"] == 1, "the message in clear")
+
+
+# -- faults: the message waits, and both the log and the command say why --------------------------------
+
+
+def reason(server: Server) -> str:
+    return str(server.queue()[0]["recipients"][0]["reason"]) if server.queue() else ""
+
+
+def test_a_password_that_cannot_be_read(make_server: Callable[..., Server], peer: Scripted) -> None:
+    secret = {"host": "127.0.0.1", "port": peer.port, "user": "ada", "password_file": "secret", "tls": "none"}
+    server = make_server("a", "mx.a.test", ["a.test"], {'relay.routes."*"': secret})
+    server.add_user(ADA)
+    server.start()
+    submit(server, "bob@b.test")
+    eventually(lambda: bool(reason(server)), "a delay")
+    assert f"{server.folder / 'secret'}: No such file or directory" in reason(server)
+    assert "secret: No such file or directory" in server.console()
+    assert "secret: No such file or directory" in server.cli("queue", "why", "b.test")
+    assert peer.asked["MAIL"] == 0
+    peer.replies["EHLO"] = "250-peer.test\r\n250 AUTH PLAIN"
+    peer.replies["AUTH"] = "235 2.7.0 ok"
+    (server.folder / "secret").write_text("a pass phrase\n")
+    server.cli("queue", "retry", "b.test")
+    eventually(lambda: peer.taken["hello"] == 1, "the message")
+
+
+@pytest.mark.long
+def test_a_full_disk_refuses_what_is_new_and_loses_nothing(tmp_path: Path, peer: Scripted) -> None:
+    routes = {"relay.routes": {"*": f"smtp://127.0.0.1:{peer.port}"}}
+    server = Server(tmp_path / "a", "mx.a.test", ["a.test"], {"relay": {"retry": ["1s"]}, **routes})
+    server.add_user(ADA)
+    peer.replies["RCPT"] = "451 4.3.0 later"
+    server.start()
+    try:
+        submit(server, "bob@b.test", subject="before")
+        eventually(lambda: bool(reason(server)), "a delay")
+        # No file may grow any more, as on a disk without room (EFBIG and ENOSPC are one to us); the log may.
+        wal = server.folder / "state" / "spool" / "spool-0.sqlite-wal"
+        full = max(server.log.stat().st_size + 50_000, wal.stat().st_size)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        peer.replies["RCPT"] = "250 2.1.5 ok"
+        codes = []
+        for _ in range(40):
+            try:
+                submit(server, "bob@b.test", subject="x" * 60_000)
+            except smtplib.SMTPDataError as error:
+                codes.append(error.smtp_code)
+                break
+        assert codes[0] in (451, 452)
+        assert "committing a message" in server.console()
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        submit(server, "bob@b.test", subject="after")
+        for subject in ("before", "after"):
+            eventually(lambda subject=subject: peer.taken[subject] == 1, f"the message {subject}")  # type: ignore[misc]
+        eventually(lambda: server.queue() == [], "an empty queue")
+        assert peer.taken["before"] == 1
+    finally:
+        server.kill()
+
+
+@pytest.mark.long
+def test_a_policy_that_cannot_be_fetched_and_names_that_nobody_knows(
+    make_server: Callable[..., Server], zones: Callable[[dict[str, str]], NameServer], peer: Scripted
+) -> None:
+    """The domain says that it has a policy and nobody serves it: RFC 8461 §5.1 lets mail go. A name server
+    that answers SERVFAIL delays."""
+    names = zones(
+        {
+            "b.test": "@ 60 MX 10 mx\nmx 60 A 127.0.0.1\nmta-sts 60 A 127.0.0.1\n"
+            '_mta-sts 60 TXT "v=STSv1; id=1"'
+        }
+    )
+    relay = {"port": peer.port, "nameservers": [names.address], "allow_loopback": True}
+    server = make_server("a", "mx.a.test", ["a.test"], {"relay": relay})
+    server.add_user(ADA)
+    server.start()
+    submit(server, "bob@b.test")
+    eventually(lambda: peer.taken["hello"] == 1, "the message")
+    assert "mta-sts.b.test" in server.console()
+    names.stop()
+    submit(server, "bob@elsewhere.test")
+    eventually(lambda: bool(reason(server)), "a delay")
+    assert "name server" in reason(server)
+    assert "name server" in server.cli("queue", "why", "elsewhere.test")
