@@ -7,6 +7,7 @@ from typing import Any
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdata
 import dns.rrset
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
@@ -16,9 +17,9 @@ SILENT, SERVFAIL, WRONG_ID, GARBAGE = "silent", "servfail", "wrong id", "garbage
 
 
 class FakeDNS(DatagramProtocol):
-    """``records[(name, type)]`` is a list of record texts or one of the words above; a name of
-    which nothing is known does not exist. ``asked`` counts the questions. ``authentic`` sets AD in
-    every answer to a question that asks for it."""
+    """``records[(name, type)]`` is a list of record texts, the octets of one record, or one of the words
+    above; a name of which nothing is known does not exist. ``asked`` counts the questions.
+    ``authentic`` sets AD in every answer to a question that asks for it."""
 
     def __init__(
         self, records: dict[tuple[str, str], Any], truncate: bool = False, authentic: bool = False
@@ -74,6 +75,9 @@ class FakeDNS(DatagramProtocol):
             response.set_rcode(dns.rcode.SERVFAIL)
         elif found == WRONG_ID:
             response.id ^= 1
+        elif isinstance(found, bytes):
+            raw = dns.rdata.GenericRdata(question.rdclass, question.rdtype, found)
+            response.answer.append(dns.rrset.from_rdata(question.name, 60, raw))
         elif isinstance(found, list) and found:
             response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", kind, found))
         elif ("CNAME", name) in self.records:

@@ -48,6 +48,16 @@ class ResolverTests(TestCase):
             with pytest.raises(LookupDelayed):
                 await resolver.lookup(f"{n}.test", "MX")
 
+    async def test_a_record_shorter_than_its_kind_is_a_delay(self) -> None:
+        """As Postfix read beyond the end of short MX, SRV and TLSA records."""
+        short = [(kind, b"\0\x0a\x03mx"[:length]) for kind in ("MX", "SRV", "TLSA") for length in range(3)]
+        short += [("MX", b"\0\x0a\x3fmx"), ("A", b"\x7f\0\0"), ("AAAA", bytes(15)), ("TXT", b"\xffv=1")]
+        resolver = self.serve({(f"{n}.test", kind): octets for n, (kind, octets) in enumerate(short)})
+        for n, (kind, _) in enumerate(short):
+            with pytest.raises(LookupDelayed):
+                await resolver.lookup(f"{n}.test", kind)
+        assert len(set(self.server.asked)) == len(short)
+
     async def test_a_closed_port_is_a_delay_at_once(self) -> None:
         resolver = self.serve({})
         await self.server.stop()
