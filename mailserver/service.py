@@ -395,9 +395,9 @@ class House:
             raise StartFailed(str(error)) from error
 
     def _rules(self) -> list[Callable[[RecipientFacts], Reply | None]]:
-        quota = quota_of(self._settings.store)
-        room = [recipient_has_room(self.store.over_quota, quota.refuse)] if quota else []
-        return [*self.addresses.rules, *self.suppressing.rules, *room]
+        refuse = quota_of(self._settings.store).refuse
+        room = recipient_has_room(self.store.over_quota, refuse)
+        return [*self.addresses.rules, *self.suppressing.rules, room]
 
     def _maildrop(self, account: Account, locked: Callable[[], None]) -> IMaildrop:
         # A log-in that waits for the lock may wait for a conversion: then the account has another format.

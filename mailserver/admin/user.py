@@ -13,12 +13,19 @@ from mailserver.admin.directory_pages import moment_text, show_all
 from mailserver.admin.moments import MOMENT
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner, confirm, yes_option
 from mailserver.admin.output import Output, json_option
+from mailserver.admin.quota_option import AS_CONFIGURED, QuotaType, quota_text
 from mailserver.values.account import Account, Away, Secrets
 from mailserver.values.address import Address
 from mailserver.words import LANGUAGES
 
 language_option = click.option(
     "--language", type=click.Choice(list(LANGUAGES)), default=None, help="What the user reads in our reports."
+)
+quota_option = click.option(
+    "--quota",
+    type=QuotaType(),
+    default=None,
+    help="How much its mailbox may hold, as 1GiB; 0 for no limit, server for what the configuration says.",
 )
 stdin_option = click.option(
     "--password-stdin", "from_stdin", is_flag=True, help="Read the password's line from standard input."
@@ -47,6 +54,7 @@ def user() -> None:
     help="An address, @domain or * that it may write as, beside its own.",
 )
 @language_option
+@quota_option
 @click.option(
     "--deliver",
     metavar="WHERE",
@@ -64,6 +72,7 @@ def add(
     senders: tuple[str, ...],
     deliver: str,
     language: str | None,
+    quota: int | None,
     from_stdin: bool,
     as_json: bool,
 ) -> None:
@@ -76,6 +85,8 @@ def add(
             directory.allow_senders(account.address, senders)
         if language:
             directory.set_language(account.address, language)
+        if quota is not None and quota != AS_CONFIGURED:
+            directory.set_quota(account.address, quota)
     name = str(account.address)
     output.done(f"{name} added", address=name, format=_format(operator, account.format))
 
@@ -95,12 +106,14 @@ def list_(operator: Operator, as_json: bool) -> None:
     )
 
 
-_RARE = ("may_send_as", "language", "deliver", "away")
+_RARE = ("may_send_as", "language", "quota", "deliver", "away")
 
 
 def _row(operator: Operator, account: Account) -> dict[str, Any]:
     away = account.away
     rare = {"deliver": account.deliver} if account.deliver else {}
+    if account.quota is not None:
+        rare["quota"] = quota_text(account.quota)
     if away is not None:
         rare["away"] = f"until {moment_text(away.ends)}" if away.ends else "until further notice"
     return {
@@ -126,23 +139,40 @@ def password(operator: Operator, address: Address, from_stdin: bool, as_json: bo
     output.done(f"{address} has a new password", address=str(address))
 
 
-@user.command("set", epilog="Example: mailserver user set ada@example.test --language tr")
+@user.command("set", epilog="Example: mailserver user set ada@example.test --language tr --quota 5GiB")
 @click.argument("address", type=ADDRESS)
 @language_option
 @click.option("--server-language", is_flag=True, help="Write to the user as the configuration says.")
+@quota_option
 @json_option
 @click.pass_obj
 def set_(
-    operator: Operator, address: Address, language: str | None, server_language: bool, as_json: bool
+    operator: Operator,
+    address: Address,
+    language: str | None,
+    server_language: bool,
+    quota: int | None,
+    as_json: bool,
 ) -> None:
-    """Change what is kept of an account: the language in which the server writes to its owner."""
+    """Change what is kept of an account: the language in which the server writes to its owner, its quota."""
     output = Output(as_json)
-    if (language is None) is not server_language:
-        raise click.UsageError("Give --language or --server-language.", click.get_current_context())
+    in_words = language is not None or server_language
+    if (language is not None and server_language) or not (in_words or quota is not None):
+        what = "Give --language or --server-language, or --quota."
+        raise click.UsageError(what, click.get_current_context())
+    changes: list[str] = []
+    fields: dict[str, Any] = {}
     with operator.directory() as directory:
-        directory.set_language(address, language or "")
-    name = LANGUAGES[language or operator.settings.language]
-    output.done(f"{address} is written to in {name}", address=str(address), language=language or "")
+        if in_words:
+            directory.set_language(address, language or "")
+            changes.append(f"is written to in {LANGUAGES[language or operator.settings.language]}")
+            fields["language"] = language or ""
+        if quota is not None:
+            kept = None if quota == AS_CONFIGURED else quota
+            directory.set_quota(address, kept)
+            changes.append(f"may keep {quota_text(kept)}")
+            fields["quota"] = kept
+    output.done(f"{address} {' and '.join(changes)}", address=str(address), **fields)
 
 
 @user.command(epilog="Example: mailserver user remove ada@example.test --yes")

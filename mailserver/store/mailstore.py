@@ -151,22 +151,23 @@ class MailStore:
 
     def over_quota(self, account: Account) -> bool:
         """Whether there is room for nothing more in the account's mailbox; see ``IMailbox``."""
-        return bool(self._quota) and self.mailbox(account).over_quota()
+        return bool(self._quota or account.quota) and self.mailbox(account).over_quota()
 
     def _quota_of(self, account: Account, path: str) -> MailboxQuota | None:
         """The mailbox's quota, one object for all who ask; ``None`` without one."""
         limits = self._quota
-        if not limits:
+        if not limits and not account.quota:
             return None
         domain = domain_key(account.address.domain)
         octets = limits.named.get(f"{account.address.local.lower()}@{domain}", limits.octets)
+        octets = octets if account.quota is None else account.quota
         whole = limits.named.get(f"@{domain}", 0)
         if not (octets or limits.messages or whole):
             return None
         if whole and domain not in self._domains:
             self._domains[domain] = DomainUsage(os.path.dirname(path), whole)
         self._languages[path] = account.language  # chosen anew, it counts for the next notice
-        if path not in self._quotas:
+        if path not in self._quotas or self._quotas[path].octets != octets:
             self._quotas[path] = MailboxQuota(
                 path,
                 octets,

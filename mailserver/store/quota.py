@@ -77,9 +77,9 @@ class MailboxQuota:
         later: ThreadPoolExecutor,
         warn: Callable[[int], None],
     ) -> None:
-        """``warn`` is called with a percentage when the mailbox has grown beyond it."""
+        """``octets``: 0 for no limit; ``warn`` is called with a percentage when the mailbox has grown over it."""
         self._path = path
-        self._octets = octets
+        self.octets = octets
         self._messages = limits.messages
         self._refuse = limits.refuse
         self._domain = domain
@@ -162,7 +162,7 @@ class MailboxQuota:
 
     def _is_full(self, octets: int, messages: int) -> bool:
         now, count = self._usage
-        too_long = self._octets and (now + octets > self._octets or (not octets and now >= self._octets))
+        too_long = self.octets and (now + octets > self.octets or (not octets and now >= self.octets))
         return bool(too_long or (self._messages and count + messages > self._messages))
 
     def _percent(self) -> float:
@@ -172,7 +172,7 @@ class MailboxQuota:
         return max(shares, default=0.0)
 
     def _limits(self) -> Usage:
-        return self._octets, self._messages
+        return self.octets, self._messages
 
     def _crossed(self) -> set[int]:
         now = self._percent()

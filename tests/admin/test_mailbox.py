@@ -133,3 +133,20 @@ def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: tuple[str, ...],
 @pytest.mark.parametrize("command", ["convert", "export", "import", "verify", "repair"])
 def test_help_has_an_example(run: Run, command: str) -> None:
     assert f"Example: mailserver mailbox {command} " in run("mailbox", command, "--help").stdout
+
+
+def test_a_quota_of_its_own(run: Run) -> None:
+    assert (
+        run("user", "set", "ada@example.test", "--quota", "5 GiB").stdout
+        == "ada@example.test may keep 5 GiB\n"
+    )
+    assert run("user", "list").stdout.splitlines()[1].split() == ["ada@example.test", "maildir", "5", "GiB"]
+    done = run("user", "set", "ada@example.test", "--quota", "0", "--json")
+    assert json.loads(done.stdout) == {"address": "ada@example.test", "quota": 0}
+    run("user", "set", "ada@example.test", "--quota", "server")
+    assert run("user", "list").stdout.splitlines()[0].split() == ["address", "format"]
+    added = run("user", "add", "bob@example.test", "--quota", "1MiB", "--password-stdin", input="secret\n")
+    assert added.exit_code == 0
+    assert "1 MiB" in run("user", "list").stdout
+    for wrong in ("much", "-1", "5 GB/s"):
+        assert run("user", "set", "ada@example.test", "--quota", wrong).exit_code == os.EX_USAGE

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,27 @@ def test_a_file_that_cannot_be_trusted_is_counted_anew(tmp_path: Path, octets: b
     assert maildirsize.read(str(tmp_path), "10S") is None
     (tmp_path / "maildirsize").write_bytes(b"10S\n5 1\n-2 0\n")
     assert maildirsize.read(str(tmp_path), "10S") == (3, 1)
+
+
+def test_an_account_s_own_quota_comes_before_the_configuration_s(tmp_path: Path, format: str) -> None:
+    body = content_of(1, b"x" * 3000)
+    with store_with(tmp_path, format, QuotaLimits(octets=1000)) as store:
+        large, none = replace(ADA, quota=100_000), replace(ADA, quota=0)
+        for account in (large, none):
+            deliver(store.mailbox(account), delivery_of(1 if account is large else 2, body))
+        with pytest.raises(MailboxFull):
+            store.mailbox(ADA).deliver(delivery_of(3, body)).result(SOON)
+        small = replace(ADA, quota=10)
+        assert not store.over_quota(none)
+        store.over_quota(small)
+        eventually(lambda: store.over_quota(small))
+        with opened(store.mailbox(ADA)) as drop:
+            assert len(drop.listings) == 2
+
+
+def test_an_account_s_quota_needs_none_in_the_configuration(tmp_path: Path, format: str) -> None:
+    with store_with(tmp_path, format, QuotaLimits()) as store:
+        with pytest.raises(MailboxFull):
+            store.mailbox(replace(ADA, quota=10)).deliver(delivery_of(1)).result(SOON)
+        deliver(store.mailbox(BOB), delivery_of(1))
+        assert not store.over_quota(BOB)
