@@ -119,6 +119,11 @@ class Listener:
             reactor, description = InheritingReactor(reactor, inherited), _without_systemd(description)
         try:
             self._endpoint = serverFromString(reactor, description)
+        except IndexError:
+            raise StartFailed(
+                f'listen.{name} = "{description}": systemd has handed over no such socket; '
+                "start the server by its .socket unit, or listen on a port of its own"
+            ) from None
         except (ValueError, TypeError, KeyError) as error:
             raise StartFailed(
                 f'listen.{name} = "{description}" is not an endpoint description ({error}); '

@@ -15,6 +15,7 @@ from mailserver import maillog
 from mailserver.assembly.changing import in_force, on_hangup
 from mailserver.config import Settings
 from mailserver.listeners import Place, StartFailed, make_listeners
+from mailserver.notifying import Notifying
 from mailserver.service import MailServer
 from mailserver.supervisor import FIRST_SOCKET, Supervisor, WorkerFailed
 
@@ -32,7 +33,10 @@ def make_server(
     count = settings.workers or _cores()
     # One that is alone looks at the settings in any case.
     alone = MailServer(settings, reactor, quick_start, Place(path=path))
-    return alone if count == 1 else SupervisedServer(settings, reactor, count, quick_start, path)
+    server = alone if count == 1 else SupervisedServer(settings, reactor, count, quick_start, path)
+    if (notifying := Notifying(reactor)).is_wanted:
+        notifying.setServiceParent(server)  # type: ignore[no-untyped-call]
+    return server
 
 
 def _cores() -> int:

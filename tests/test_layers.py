@@ -30,6 +30,7 @@ FLOORS = {
         "login",
         "certificates",
         "listeners",
+        "notifying",
         "supervisor",
         "proxies",
         "own_rules",

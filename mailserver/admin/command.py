@@ -30,9 +30,12 @@ GROUPS = (
     "ledger",
     "lists",
     "mailbox",
+    "mailq",
+    "newaliases",
     "queue",
     "recall",
     "route",
+    "send",
     "sendmail",
     "suppression",
     "terminal",
@@ -40,6 +43,10 @@ GROUPS = (
     "user",
 )
 """Each is a module here with a click command or group of the same name, imported when it is used."""
+
+
+USUAL_NAMES = ("mailq", "newaliases", "sendmail")
+"""A link of such a name that leads to ``mailserver`` is the command of that name."""
 
 
 class Program(click.Group):
@@ -57,6 +64,9 @@ class Program(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run, and leave by ``SystemExit`` with one of the codes above."""
         extra["standalone_mode"] = False
+        called = Path(sys.argv[0]).name
+        if called in USUAL_NAMES and not args and not extra.get("args"):
+            extra["args"] = [called, *sys.argv[1:]]
         sys.exit(_exit_code(lambda: super(Program, self).main(*args, **extra)))
 
 
