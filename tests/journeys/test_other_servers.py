@@ -12,7 +12,7 @@ import pytest
 
 from tests.journeys.other_servers import Exim, OpenSMTPD, SecurePostfix
 from tests.journeys.server import PASSWORD, Server
-from tests.journeys.tools import eventually
+from tests.journeys.tools import eventually, run, tool
 from tests.relay.authority import Authority
 
 AUTHORITY = Authority()
@@ -93,9 +93,12 @@ def test_opensmtpd(
     tmp_path: Path,
     unverified: ssl.SSLContext,
 ) -> None:
-    # Debian 12's offers STARTTLS and then fails in the handshake (6.8.0 with OpenSSL 3).
+    """Debian 12's 6.8.0 cannot sign with OpenSSL 3 (OpenSMTPD's issue 1171: "EVP lib" in its log), whoever
+    the client is; OpenSSL's own tells which OpenSMTPD this is. One that does TLS must do it verified."""
     peer = started(OpenSMTPD(AUTHORITY.issue("mx.opensmtpd.test")))
-    ours = sent_to(make_server, tmp_path, unverified, "bob@opensmtpd.test", peer.port, "opportunistic")
+    shake = [tool("openssl"), "s_client", "-starttls", "smtp", "-connect", f"127.0.0.1:{peer.port}", "-brief"]
+    tls = "required" if run(shake, input="QUIT\r\n").returncode == 0 else "opportunistic"
+    ours = sent_to(make_server, tmp_path, unverified, "bob@opensmtpd.test", peer.port, tls)
     eventually(lambda: len(peer.received()) == 1, "mail in OpenSMTPD's mailbox")
     assert peer.received()[0].endswith(".hello\n")
     assert "status=sent (250 2.0.0" in ours.console()
