@@ -10,7 +10,7 @@ from mailserver.dispatch.bounce import Reporter
 from mailserver.interfaces import IDeliveryAgent, IDirectory, Notice, RetrySchedule
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
+from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome, Relayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def settle(
 
     ``now`` in seconds since the epoch.
     """
-    if all(type(one) is Delivered and not one.recipient.notify for one in outcomes):
+    if not entry.envelope.by_mode and not [one for one in outcomes if not _is_plain(one)]:
         return outcomes, []  # nearly all mail: nothing to decide, nobody to tell
     waiting = {w.recipient.number: w for w in entry.waiting}
     settled: list[Outcome] = [
@@ -53,6 +53,11 @@ def settle(
             for o in settled
         ]
     return settled, [_to_final_recipients(ways, notice) for notice in reports if notice is not None]
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    kind = type(outcome)
+    return (kind is Delivered or kind is Relayed) and not outcome.recipient.notify
 
 
 def _next_time(ways: Ways, entry: Entry, waiting: Waiting, outcome: Delayed, now: float) -> Outcome:

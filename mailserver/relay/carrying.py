@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from mailserver import maillog
 from mailserver.relay.batch import Batch, is_crowded, is_for_the_next, refused_any, slows
 from mailserver.relay.destinations import Destinations, Key, News
 from mailserver.relay.dialling import Candidate, Dialler, Tried, in_order
-from mailserver.relay.fitting import Unfit, fitted_content, transaction_of, with_priority
+from mailserver.relay.fitting import Unfit, fitted_content, transaction_of
 from mailserver.relay.next_hops import Demands
 from mailserver.relay.outcomes import cut_off, delayed_here, failed_here, from_reply, nowhere_left
 from mailserver.relay.routes import CredentialsUnreadable
@@ -19,7 +19,9 @@ from mailserver.relay.sessions import Manner
 from mailserver.relay.smtp import SMTPSession
 from mailserver.values.attempt import Facts
 from mailserver.values.content import Content
+from mailserver.values.envelope import Envelope, Recipient
 from mailserver.values.outcome import Outcome
+from mailserver.values.reply import Reply
 from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
 ADDRESSES = 5
@@ -193,7 +195,8 @@ class Carrier:
         """One transaction; whether there is a point in another one here."""
         target = session.target
         recipients, unfit = transaction_of(batch.entry, batch.pending, session.extensions)
-        batch.settle_all([failed_here(one.recipient, one.status, one.reason, target) for one in unfit])
+        if unfit:
+            batch.settle_all([failed_here(one.recipient, one.status, one.reason, target) for one in unfit])
         if not recipients:
             return False
         if session.security.require_tls and "REQUIRETLS" not in session.extensions.keywords:
@@ -201,52 +204,74 @@ class Carrier:
             batch.troubles.append((target, SessionEnded(Stage.EHLO, words, status="5.7.30")))
             batch.moved_on = True
             return False
-        envelope = batch.entry.envelope
-        try:
-            content, envelope = await self._fitted(session, batch)
-        except Unfit as error:
-            batch.settle_all([failed_here(r, error.status, str(error), target) for r in batch.pending])
-            return False
+        envelope, content = batch.entry.envelope, batch.entry.content
+        if not session.extensions.eight_bit or envelope.body == "BINARYMIME":
+            try:
+                content, envelope = await self._fitted(session, batch)
+            except Unfit as error:
+                batch.settle_all([failed_here(r, error.status, str(error), target) for r in batch.pending])
+                return False
         ready = self._reactor.seconds()
         ended = await session.send(envelope, recipients, content)
-        sending = self._reactor.seconds() - ready
-        is_done = isinstance(ended, TransactionDone)
+        now = self._reactor.seconds()
         words = "" if isinstance(ended, TransactionDone) else ended.reason
-        batch.tried.append(session.attempt(self._now() - (self._reactor.seconds() - batch.began), words))
-        facts = Facts(max(0.0, ready - batch.began), sending, session.uses, tuple(batch.tried))
+        batch.tried.append(session.attempt(self._now() - (now - batch.began), words))
+        facts = Facts(max(0.0, ready - batch.began), now - ready, session.uses, tuple(batch.tried))
+        if isinstance(ended, TransactionDone) and not [r for r in ended.replies if r.code >= 300]:
+            batch.news = News.GOOD  # nearly always: everything went well
+            self._settle(session, batch, recipients, ended.replies, facts)
+            return True
+        return self._judge(session, batch, recipients, ended, facts)
+
+    def _judge(
+        self,
+        session: SMTPSession,
+        batch: Batch,
+        recipients: Sequence[Recipient],
+        ended: TransactionDone | SessionEnded,
+        facts: Facts,
+    ) -> bool:
+        """What a transaction that did not go well for all means; whether there is a point in another one."""
+        target = session.target
         self._learn(batch, ended)
         if refused_any(ended):
             self._remember(batch)
         refused = next((r for r in ended.replies if r is not None), None)
+        is_done = isinstance(ended, TransactionDone)
         if is_done and is_for_the_next(session, ended.replies) and refused is not None:
             # 4yz to MAIL is about this host and not about a recipient: the next exchange is asked.
             refusal = SessionEnded(Stage.MAIL, f"MAIL was refused: {refused.text}", refused)
             batch.troubles.append((target, refusal))
             batch.moved_on = True
             return False
-        notifies = session.extensions.dsn
-        for recipient, reply in zip(recipients, ended.replies, strict=False):
-            if reply is not None:
-                batch.settle(from_reply(recipient, reply, target, notifies, facts))
-        batch.pending = [r for r in batch.pending if r.number not in batch.ledger]
+        self._settle(session, batch, recipients, ended.replies, facts)
         if isinstance(ended, TransactionDone):
             return True
         batch.troubles.append((target, ended))
         if ended.stage in _POINT_OF_NO_RETURN:
             # The server may have it already: another address now could make a second copy.
-            for recipient in recipients:
-                if recipient.number not in batch.ledger:
-                    batch.settle(replace(cut_off(recipient, ended, target), facts=facts))
-            batch.pending = [r for r in batch.pending if r.number not in batch.ledger]
+            unheard = [r for r in recipients if r.number not in batch.ledger]
+            batch.settle_all([replace(cut_off(r, ended, target), facts=facts) for r in unheard])
         return False
 
-    async def _fitted(self, session: SMTPSession, batch: Batch) -> tuple[Content, Any]:
-        """The content as this server can take it; nearly always as it is."""
-        entry, extensions = batch.entry, session.extensions
-        content, envelope = entry.content, entry.envelope
-        if not extensions.eight_bit or envelope.body == "BINARYMIME":
-            content, envelope = await fitted_content(entry, extensions, self._reactor, self._in_thread)
-        return with_priority(content, envelope, extensions), envelope
+    @staticmethod
+    def _settle(
+        session: SMTPSession,
+        batch: Batch,
+        recipients: Sequence[Recipient],
+        replies: Sequence[Reply | None],
+        facts: Facts,
+    ) -> None:
+        """Each recipient gets the reply that it was given, if it was."""
+        notifies = session.extensions.dsn
+        for recipient, reply in zip(recipients, replies, strict=False):
+            if reply is not None:
+                batch.settle(from_reply(recipient, reply, session.target, notifies, facts))
+        batch.pending = [r for r in batch.pending if r.number not in batch.ledger]
+
+    async def _fitted(self, session: SMTPSession, batch: Batch) -> tuple[Content, Envelope]:
+        """The content as a server without 8BITMIME can take it, or binary content."""
+        return await fitted_content(batch.entry, session.extensions, self._reactor, self._in_thread)
 
     def _remember(self, batch: Batch) -> None:
         self.last[batch.key] = batch.tried[-1].fields()

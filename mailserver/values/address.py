@@ -53,12 +53,16 @@ class Address:
 
     def __str__(self) -> str:
         """The address as SMTP writes it, quoted only where it must be; ``""`` for the null sender."""
-        if not self.local and not self.domain:
-            return ""
-        local = self.local
-        if not _DOT_ATOM.fullmatch(local):
-            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return f"{local}@{self.domain}" if self.domain else local
+        return _written(self.local, self.domain)
+
+
+@lru_cache(maxsize=4096)  # one message says its addresses in commands, in the trace and in each log line
+def _written(local: str, domain: str) -> str:
+    if not local and not domain:
+        return ""
+    if not _DOT_ATOM.fullmatch(local):
+        local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{local}@{domain}" if domain else local
 
 
 NULL_SENDER = Address("", "")

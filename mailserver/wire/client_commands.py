@@ -72,7 +72,8 @@ def needs_smtputf8(envelope: Envelope) -> bool:
 def speakable(address: Address) -> bool:
     """Whether the address can stand in a command at all: no control characters, no line ends."""
     text = str(address)
-    return text.isprintable() and not any(c in address.domain for c in " <>")
+    domain = address.domain
+    return text.isprintable() and " " not in domain and "<" not in domain and ">" not in domain
 
 
 def _path(address: Address, smtputf8: bool) -> str:

@@ -10,6 +10,10 @@ def dot_stuffed(content: bytes) -> bytes:
 
     The short way for what is in memory already; the same octets as ``DotStuffer`` gives.
     """
+    if content.endswith(_CRLF) and not content.startswith(b".") and b"\r\n." not in content:
+        line_ends = content.count(_CRLF)
+        if content.count(b"\n") == line_ends and content.count(b"\r") == line_ends:
+            return content + b".\r\n"
     stuffer = DotStuffer()
     body = stuffer.feed(content)
     return body + stuffer.finish()
