@@ -12,6 +12,7 @@ from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavaila
 from mailserver.store.batches import MaildirBatches
 from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.maildir_maildrop import MaildirMaildrop
+from mailserver.store.maildir_snapshot import Snapshots
 from mailserver.store.maildrop import MaildropLock, nothing
 from mailserver.store.quota import MailboxQuota
 from mailserver.store.trash import bring_back_maildir
@@ -29,6 +30,7 @@ class Maildirs:
         self.undelete = undelete
         self.writer = MaildirWriter(disk, hostname)
         self.batches = MaildirBatches(disk, self.writer, at_once)
+        self.snapshots = Snapshots()
         self._sizes: dict[str, dict[str, int]] = {}
 
     def sizes(self, path: str) -> dict[str, int]:
@@ -84,6 +86,7 @@ class MaildirMailbox:
                 self._path,
                 lock,
                 self._shared.sizes(self._path),
+                self._shared.snapshots,
                 self._quota,
                 self._shared.undelete,
             )

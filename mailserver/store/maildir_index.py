@@ -68,6 +68,16 @@ def read(
     return None
 
 
+def are_settled(mailbox: str, seen: Sequence[FolderState]) -> bool:
+    """Whether what was read of the folders cannot be wrong: they are as they were, and have been a while."""
+    if time.time_ns() - max(max(state[2:]) for state in seen) < OLD_SECONDS * 1e9:
+        return False
+    try:
+        return states(mailbox, ("new", "cur")) == list(seen)
+    except OSError:
+        return False
+
+
 def write(
     disk: Disk,
     mailbox: str,
@@ -76,12 +86,10 @@ def write(
     octets: Sequence[int],
     unique_ids: Sequence[str],
 ) -> None:
-    """Remember a listing, if it is worth it and cannot be wrong; without room for it nothing is."""
-    if len(names) < FEWEST or time.time_ns() - max(max(state[2:]) for state in seen) < OLD_SECONDS * 1e9:
+    """Remember a listing of folders that ``are_settled``, if it is worth it and there is room."""
+    if len(names) < FEWEST:
         return
     with suppress(OSError):
-        if states(mailbox, ("new", "cur")) != list(seen):
-            return
         joined = os.fsencode("\n".join(names))
         ids = "\n".join(unique_ids).encode()
         if ids == joined:

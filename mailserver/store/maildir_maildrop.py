@@ -12,7 +12,7 @@ from typing import TypeVar
 from mailserver.durable import Disk
 from mailserver.store.kept_ids import read_kept
 from mailserver.store.maildir_index import FolderState, states
-from mailserver.store.maildir_snapshot import FOLDERS, base_of, path_of, paths_of, pieces, snapshot
+from mailserver.store.maildir_snapshot import FOLDERS, Snapshots, base_of, path_of, paths_of, pieces, snapshot
 from mailserver.store.maildirsize import stored_octets
 from mailserver.store.maildrop import Maildrop, MaildropLock
 from mailserver.store.octets import READ, canonical, open_regular, to_crlf
@@ -37,15 +37,17 @@ class MaildirMaildrop(Maildrop):
         mailbox: str,
         lock: MaildropLock,
         sizes: dict[str, int],
+        remembered: Snapshots,
         quota: MailboxQuota | None = None,
         undelete: bool = False,
     ) -> None:
-        """``sizes`` remembers what was counted for names without ``,W=``, over all sessions."""
+        """``sizes`` remembers what was counted for names without ``,W=``, over all sessions, and
+        ``remembered`` whole listings."""
         self._disk = disk
         self._mailbox = mailbox
         self._quota = quota
         self._undelete = undelete
-        taken = snapshot(disk, mailbox, sizes)
+        taken = snapshot(disk, mailbox, sizes, remembered)
         self._names = taken.names
         self._moved: dict[str, str] | None = None
         self._moved_at: list[FolderState] = []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
+from threading import Lock
 
 from mailserver.durable import Disk
 from mailserver.store import maildir_index
@@ -24,6 +26,9 @@ _SECOND = re.compile(r"[0-9]{1,15}")
 _TEN_DIGITS = re.compile(r"(?:[0-9]{10}\.[^\n]*\n)*")
 _SCANS = 3
 
+MOST_REMEMBERED = 20_000
+"""Messages of small Maildirs whose listing stays in memory, some 150 octets each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -34,18 +39,55 @@ class Snapshot:
     unique_ids: Sequence[str]
 
 
-def snapshot(disk: Disk, mailbox: str, sizes: dict[str, int]) -> Snapshot:
+class Snapshots:
+    """The last listings of small Maildirs: most clients come again and find nothing new.
+
+    Safe in several threads; bounded by the messages that are listed in all.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[list[FolderState], Snapshot]] = OrderedDict()
+        self._messages = 0
+        self._lock = Lock()
+
+    def get(self, mailbox: str, states: list[FolderState]) -> Snapshot | None:
+        """The listing of a Maildir whose folders are as they were then."""
+        with self._lock:
+            kept = self._kept.get(mailbox)
+            if kept is None or kept[0] != states:
+                return None
+            self._kept.move_to_end(mailbox)
+            return kept[1]
+
+    def put(self, mailbox: str, states: list[FolderState], taken: Snapshot) -> None:
+        """Remember a listing; those that nobody has asked for longest go first."""
+        with self._lock:
+            old = self._kept.pop(mailbox, None)
+            self._messages -= len(old[1].names) if old else 0
+            if len(taken.names) > maildir_index.FEWEST:
+                return
+            self._kept[mailbox] = states, taken
+            self._messages += len(taken.names)
+            while self._messages > MOST_REMEMBERED or len(self._kept) > MOST_REMEMBERED:
+                _, (_, forgotten) = self._kept.popitem(last=False)
+                self._messages -= len(forgotten.names)
+
+
+def snapshot(disk: Disk, mailbox: str, sizes: dict[str, int], remembered: Snapshots) -> Snapshot:
     """Every message of a Maildir; ``sizes`` remembers what was counted for names without ``,W=``.
 
     Raises:
         OSError: a folder cannot be read.
     """
     states = maildir_index.states(mailbox, FOLDERS)
+    if taken := remembered.get(mailbox, states):
+        return taken
     if found := maildir_index.read(mailbox, states):
         return Snapshot(*found)
     names, states = _scan(mailbox, states)
     taken, is_whole = _measured(mailbox, names, sizes)
-    if is_whole:
+    if is_whole and maildir_index.are_settled(mailbox, states):
+        remembered.put(mailbox, states, taken)
         maildir_index.write(disk, mailbox, states, taken.names, taken.octets, taken.unique_ids)
     return taken
 

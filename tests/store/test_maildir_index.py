@@ -11,6 +11,7 @@ import pytest
 from mailserver.durable import Disk
 from mailserver.interfaces import IMailbox
 from mailserver.store import maildir_index, maildir_snapshot, order
+from mailserver.store.maildir_snapshot import Snapshot, Snapshots
 from mailserver.store.mailstore import MailStore
 from tests.store.deliveries import ADA, opened, store_at
 
@@ -40,11 +41,13 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["memory", "disk"])
+def at_once(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Everything holds for what is remembered in memory and for what is on the disk."""
     monkeypatch.setattr(maildir_index, "OLD_SECONDS", -1.0)
-    monkeypatch.setattr(maildir_index, "FEWEST", 10)
+    monkeypatch.setattr(maildir_index, "FEWEST", 10 if request.param == "disk" else 10_000)
     monkeypatch.setattr(order, "AT_ONCE", 70)
+    return str(request.param)
 
 
 def told(mailbox: IMailbox) -> list[tuple[int, str]]:
@@ -101,8 +104,10 @@ def test_a_file_of_the_same_times_in_another_folder_is_another_folder(
 @pytest.mark.parametrize(
     "damage", ["empty", "cut", "head", "middle", "end", "version", "longer", "folder", "symlink"]
 )
-def test_a_damaged_index_is_no_index(mailbox: IMailbox, folder: Path, damage: str) -> None:
+def test_a_damaged_index_is_no_index(mailbox: IMailbox, folder: Path, damage: str, at_once: str) -> None:
     first = told(mailbox)
+    if at_once == "memory":
+        return
     index = folder / maildir_index.FILE_NAME
     good = index.read_bytes()
     flips = {"head": 50, "middle": len(good) // 2, "end": len(good) - 1, "version": 0}
@@ -128,6 +133,19 @@ def test_names_that_lead_elsewhere_are_not_believed(mailbox: IMailbox, folder: P
     maildir_index.write(disk, str(folder), seen, names, [2] * MESSAGES, names)
     disk.close()
     assert told(mailbox) == first
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maildir_snapshot, "MOST_REMEMBERED", 100)
+    monkeypatch.setattr(maildir_index, "FEWEST", 60)
+    remembered = Snapshots()
+    for n, count in enumerate((50, 40, 70, 20)):
+        remembered.put(f"/{n}", [], Snapshot(["x"] * count, [1] * count, ["x"] * count))
+    assert [n for n in range(4) if remembered.get(f"/{n}", [])] == [1, 3]
+    remembered.put("/1", [(1, 1, 1, 1)], Snapshot(["x"] * 80, [1] * 80, ["x"] * 80))
+    assert [n for n in range(4) if remembered.get(f"/{n}", [])] == [3]
+    remembered.put("/4", [], Snapshot(["x"] * 60, [1] * 60, ["x"] * 60))
+    assert [n for n in range(5) if remembered.get(f"/{n}", [])] == [3, 4]
 
 
 def test_folders_that_changed_a_moment_ago_are_not_remembered(
