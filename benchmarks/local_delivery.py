@@ -27,11 +27,13 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What smtp-source sends: ``messages`` in all, over ``sessions`` connections at once."""
+    """What smtp-source sends: ``messages`` in all, over ``sessions`` connections at once; each message over
+    a connection of its own where they are not ``kept``."""
 
     messages: int
     sessions: int
     length: int
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ def run_round(peer: Peer, load: Load) -> Round:
 
 
 def _send(port: int, load: Load) -> None:
-    command = [find_program("smtp-source", "postfix"), "-d", "-s", str(load.sessions)]
+    command = [find_program("smtp-source", "postfix"), "-s", str(load.sessions)]
+    command += ["-d"] if load.kept else []
     command += ["-l", str(load.length), "-m", str(load.messages)]
     command += ["-f", f"sender@{DOMAIN}", "-t", f"{USER}@{DOMAIN}", f"inet:127.0.0.1:{port}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -134,6 +137,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=3000)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--length", type=int, default=4096, help="octets of a message")
+    parser.add_argument("--new-connections", action="store_true", help="one for each message")
     parser.add_argument("--workers", type=int, default=1, help="processes of ours")
     parser.add_argument("--only", choices=["postfix", "ours"], help="leave out the other")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure")
@@ -143,7 +147,7 @@ def main() -> int:
         peers.append(Postfix)
     if options.only != "postfix":
         peers.append(lambda folder: OurServer(folder, options.workers))
-    load = Load(options.messages, options.sessions, options.length)
+    load = Load(options.messages, options.sessions, options.length, not options.new_connections)
     try:
         find_program("smtp-source", "postfix")
         print(f"{load.messages} messages of {load.length} octets over {load.sessions} sessions\n", flush=True)

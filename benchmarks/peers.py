@@ -64,6 +64,8 @@ def find_program(name: str, package: str) -> str:
 class _Daemon:
     """A server in the foreground in a session of its own, so that it ends with all its children."""
 
+    start_seconds, stop_seconds = START_SECONDS, STOP_SECONDS
+
     def __init__(self, command: Sequence[str], folder: Path, port: int, greeting: bytes = b"220") -> None:
         self._command, self._folder, self._port, self._greeting = command, folder, port, greeting
         self._log = folder / "console.log"
@@ -83,7 +85,7 @@ class _Daemon:
         return self._process.pid
 
     def _wait_until_it_answers(self) -> None:
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + self.start_seconds
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", self._port), timeout=5) as probe:
@@ -102,7 +104,7 @@ class _Daemon:
             return
         self._process.terminate()
         try:
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -198,6 +200,9 @@ class Postfix:
 class OurServer:
     """This server, by ``twistd`` in the foreground, with a Maildir in its own folder."""
 
+    listener = "smtp"
+    """The one that ``port`` is of; there is no other."""
+
     def __init__(self, folder: Path, workers: int) -> None:
         self.name = f"mailserver, workers = {workers}"
         self.port = free_port()
@@ -206,6 +211,7 @@ class OurServer:
         self._folder = folder
         self._configuration = folder / "mailserver.toml"
         self._workers = workers
+        self.began = 0.0
         self._daemon = _Daemon(
             [self._program("twistd"), "-n", "--pidfile=", "mailserver", "--config", str(self._configuration)],
             folder,
@@ -223,9 +229,7 @@ class OurServer:
             f'hostname = "mx.{DOMAIN}"\n'
             f'domains = ["{DOMAIN}"]\n'
             f"workers = {self._workers}\n"
-            "[listen]\n"
-            f'smtp = "tcp:{self.port}:interface=127.0.0.1"\n'
-            'submission = ""\nsubmissions = ""\npop3 = ""\npop3s = ""\n' + self._extra()
+            "[listen]\n" + self._listen() + self._extra()
         )
         command = [self._program("mailserver"), "--config", str(self._configuration)]
         added = subprocess.run(
@@ -238,7 +242,13 @@ class OurServer:
         )
         if added.returncode != 0:
             raise PeerFailed(f"mailserver user add: {added.stderr}")
+        self.began = time.monotonic()
         self.pid = self._daemon.start()
+
+    def _listen(self) -> str:
+        listeners = dict.fromkeys(("smtp", "submission", "submissions", "pop3", "pop3s"), "")
+        listeners[self.listener] = f"tcp:{self.port}:interface=127.0.0.1"
+        return "".join(f'{name} = "{where}"\n' for name, where in listeners.items())
 
     def _extra(self) -> str:
         """Further lines of the configuration."""
