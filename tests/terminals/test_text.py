@@ -1,7 +1,9 @@
 """What terminals show: nothing that they would obey, and never without an end."""
 
+import sys
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +68,49 @@ def test_html_attachments_and_broken_messages_are_told_in_words() -> None:
 def test_whatever_comes_is_clean(content: bytes, sender: str) -> None:
     text = shown(b"Subject: x\r\n" + content, sender)
     assert not has_controls(text.replace("\u200c", "").replace("\u200d", ""))
+
+
+def nested(depth: int) -> bytes:
+    parts = (b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(depth))
+    return b"".join(parts) + b"\r\nx\r\n"
+
+
+def test_the_text_of_a_message_with_attachments_is_found() -> None:
+    content = (
+        b'Content-Type: multipart/mixed; boundary="o (1)"\r\n\r\npreamble\r\n--o (1)\r\n'
+        b"Content-Type: multipart/alternative; boundary=i\r\n\r\n--i\r\n"
+        b"Content-Type: text/plain;\r\n charset=iso-8859-1\r\n"
+        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+        b"caf=E9\r\n--i\r\nContent-Type: text/html\r\n\r\n<p>\r\n--i--\r\n--o (1)--\r\n"
+    )
+    lines = shown(content).split("\n")
+    assert lines[-2] == "café"
+    assert "<p>" not in lines
+
+
+# What Python's own parser of messages took seconds for, or ended in a RecursionError.
+@pytest.mark.parametrize(
+    "content",
+    [
+        nested(1100),
+        b"Content-Type: text/plain; " + b"a*0*=x;" * 8000 + b"\r\n\r\nx",
+        b"From: " + b'"a" <a@b>,' * 6000 + b"\r\n\r\n",
+        b"Content-Type: multipart/mixed; boundary=x\r\n\r\n" + b"--x\r\n\r\n" * 8000,
+        b"Subject: x" + b"\r\n a" * 15000 + b"\r\n\r\nx",
+        b"Subject: " + b"=?utf-8?Q?a?= " * 4000 + b"\r\n\r\nx",
+    ],
+    ids=["nested", "parameters", "addresses", "parts", "folded", "words"],
+)
+def test_a_hostile_message_costs_few_steps(content: bytes) -> None:
+    steps = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(count)
+    try:
+        shown_lines(content, "b@x", 0.0)
+    finally:
+        sys.setprofile(None)
+    assert steps < 5000
