@@ -77,7 +77,7 @@ class MailboxQuota:
         later: ThreadPoolExecutor,
         warn: Callable[[int], None],
     ) -> None:
-        """``octets``: 0 for no limit; ``warn`` is called with a percentage that the mailbox has grown over."""
+        """``octets``: 0 for no limit; ``warn`` is called with a percentage over which it has grown."""
         self._path = path
         self.octets = octets
         self._messages = limits.messages
