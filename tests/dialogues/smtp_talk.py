@@ -26,6 +26,7 @@ from mailserver.policy.rules import recipient_has_room
 from mailserver.policy.submission import SenderRights
 from mailserver.receive.address_book import AddressBook
 from mailserver.receive.queue_start import QueueStart
+from mailserver.receive.sender_domains import SenderDomains
 from mailserver.receive.session import ReceiverSettings
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.receive.submission import Submission
@@ -111,6 +112,13 @@ class Kept:
         return done
 
 
+class NullMX:
+    """DNS that knows one domain, which takes no mail."""
+
+    async def texts(self, name: str, record: str) -> list[str]:
+        return ["0 ."] if (name, record) == ("null.test", "MX") else []
+
+
 def no_maildrop(account: Account) -> IMaildrop:
     raise AssertionError("nobody reads mail here")
 
@@ -176,6 +184,7 @@ class SmtpTalk:
                     hide_client="discreet" in settings,
                     delay=20.0 if "discreet" in settings else 0.0,
                     highest_priority=lambda account: 3 if "modest" in settings else 9,
+                    charge=lambda account, recipients: "over its limit" if "held" in settings else "",
                 ),
                 terminals=self.terminals,
             ),
@@ -194,6 +203,8 @@ class SmtpTalk:
 
     def _rules(self, settings: set[str]) -> list[Any]:
         rules: list[Any] = []
+        if "null-mx" in settings:
+            rules.append(SenderDomains(NullMX(), self.clock, 5.0))
         if "full" in settings or "full-refuse" in settings:
             rules.append(
                 recipient_has_room(lambda account: account.address == BOB, "full-refuse" in settings)
