@@ -16,7 +16,7 @@ from mailserver.store import maildir_index
 from mailserver.store.maildir_index import FolderState
 from mailserver.store.maildrop import are_unique_ids, unique_id
 from mailserver.store.octets import READ_OCTETS, CrlfCount, open_regular
-from mailserver.store.order import in_order, in_parts
+from mailserver.store.order import in_order, in_parts, taken_in_parts
 
 FOLDERS = ("new", "cur")
 """``new`` is scanned first, so that a message on its way to ``cur`` is met at least once."""
@@ -123,13 +123,16 @@ def _scan(mailbox: str, before: list[FolderState]) -> tuple[dict[str, str], list
 
 
 def _files(folder: str) -> list[str]:
+    names: list[str] = []
     with os.scandir(folder) as entries:
-        # A name with a line end is nobody's message; only regular files are opened.
-        return [
-            entry.name
-            for entry in entries
-            if entry.is_file(follow_symlinks=False) and entry.name[0] != "." and "\n" not in entry.name
-        ]
+        for part in taken_in_parts(entries):
+            # A name with a line end is nobody's message; only regular files are opened.
+            names += [
+                entry.name
+                for entry in part
+                if entry.is_file(follow_symlinks=False) and entry.name[0] != "." and "\n" not in entry.name
+            ]
+    return names
 
 
 def _bases(names: Sequence[str]) -> list[str]:

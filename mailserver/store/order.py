@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 S = TypeVar("S", str, tuple[int, str])
@@ -29,6 +30,14 @@ def in_parts(items: Sequence[V]) -> Iterator[Sequence[V]]:
     for start in range(0, len(items), AT_ONCE):
         yield items[start : start + AT_ONCE]
         time.sleep(_PAUSE)
+
+
+def taken_in_parts(items: Iterator[V]) -> Iterator[list[V]]:
+    """The same for what is not all there yet."""
+    while part := list(islice(items, AT_ONCE)):
+        yield part
+        if len(part) == AT_ONCE:
+            time.sleep(_PAUSE)
 
 
 def in_order(items: Sequence[S]) -> list[S]:
