@@ -59,6 +59,18 @@ OFFERS = (
     Offer("mx.example.test", "submission", **_ROOM, starttls=True, mechanisms=MECHANISMS, future_release=60),
     Offer("mx.example.test", "submission", **_ROOM, mechanisms=MECHANISMS, cleartext_auth=True),
     Offer("mx.example.test", "lmtp", **_ROOM, require_tls=True),
+    Offer(
+        "mx.example.test",
+        "smtp",
+        message_size=3000,
+        recipients=3,
+        messages=2,
+        domains=1,
+        trusted=True,
+        terminals="everybody",
+        verify="everybody",
+        expand="everybody",
+    ),
 )
 WELL_FORMED = re.compile(rb"(?:(?:[2-5][0-9]{2}-[^\r\n\0]*\r\n)*[2-5][0-9]{2} [^\r\n\0]*\r\n)*")
 _OK, _NO, _LATER = reply(250, "2.0.0", "Ok"), reply(550, "5.7.1", "No"), reply(451, "4.3.0", "Later")
