@@ -22,6 +22,7 @@ from mailserver.admin.operator import WHO_MAY, Operator, Refusal
 GROUPS = (
     "alias",
     "check",
+    "completion",
     "config",
     "deliver",
     "dns",

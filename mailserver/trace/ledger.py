@@ -122,8 +122,10 @@ class Books:
             return
         if record["e"] == "operator":
             if record["what"] == "removed":
-                self.ends["removed"] += len(entry.waiting)
-                entry.waiting.clear()
+                gone = entry.waiting.keys() & record.get("n", entry.waiting.keys())
+                self.ends["removed"] += len(gone)
+                for number in gone:
+                    del entry.waiting[number]
         else:
             self._ended_again(record, entry.waiting)
             for one in record["to"]:

@@ -57,6 +57,12 @@ def test_an_operator_ends_what_waits(tmp_path: Path) -> None:
     books.read(tmp_path)
     assert dict(books.ends) == {"removed": 2}
     assert list(books.open) == ["two"]
+    write(tmp_path, "0", accepted("three", 0, 1, 2))
+    some = {"q": "three", "e": "operator", "what": "removed", "by": "root", "n": [0, 2]}
+    write(tmp_path, "commands", some, some)
+    books.read(tmp_path)
+    assert dict(books.ends) == {"removed": 4}
+    assert books.open["three"].waiting == {1: "1@a.test"}
 
 
 def test_an_end_that_is_read_before_its_beginning_counts(tmp_path: Path) -> None:
