@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from mailserver.admin.noting import note
 from mailserver.admin.open_queue import inspection_of
 from mailserver.admin.operator import Operator, Refusal, ask_servers, confirm
 from mailserver.admin.output import Output
@@ -78,6 +79,7 @@ def release(operator: Operator, everything: bool, as_json: bool, yes: bool, **wh
         names = ", ".join(_ids(missing))
         raise Refusal(os.EX_NOUSER, f"{names}: not held; `mailserver queue list` shows what is")
     ids = _ids(changed.messages)
+    note(operator, "released", ids)
     output.done(_done(ids, "released", accounts), released=ids, accounts=accounts)
 
 
@@ -102,6 +104,7 @@ def remove(operator: Operator, everything: bool, held: bool, as_json: bool, yes:
         changed = orders.Changed() if nothing else inspection.change(orders.remove, selection)
         accounts = _end_holds(operator, inspection, which["sender"], reasons)
     ids = _ids(changed.messages)
+    note(operator, "removed", ids, numbers=_numbers(changed) if selection.is_by_recipient else None)
     if missing := set(selection.numbers) - changed.messages:
         done = f" ({', '.join(ids)} removed)" if ids else ""
         names = ", ".join(_ids(missing))
@@ -124,7 +127,7 @@ def hold(
 ) -> None:
     """Keep messages back until `queue release`, or for a time. What is being delivered is left alone."""
     until = time.time() + length if length else 0.0
-    _do(operator, as_json, which, "held", orders.hold(printable(reason), until))
+    _do(operator, as_json, which, "held", orders.hold(printable(reason), until), reason)
 
 
 @click.command(epilog='Example: mailserver queue bounce 2kq8f3vbx1c --reason "wrong address" --yes')
@@ -133,7 +136,7 @@ def hold(
 def bounce(operator: Operator, reason: str, as_json: bool, yes: bool, **which: Any) -> None:
     """Return messages to their senders with a report that gives the reason."""
     confirm("Return the messages to their senders?", yes)
-    _do(operator, as_json, which, "returned", orders.bounce(printable(reason)))
+    _do(operator, as_json, which, "returned", orders.bounce(printable(reason)), reason)
 
 
 @click.command(epilog="Example: mailserver queue reroute --domain partner.test --to smtp://10.0.0.5:25")
@@ -147,10 +150,12 @@ def reroute(operator: Operator, url: str, as_json: bool, yes: bool, **which: Any
         route_from(url)
     except ValueError as error:
         raise click.UsageError(f"{error}.", click.get_current_context()) from error
-    _do(operator, as_json, which, "rerouted", orders.reroute(url))
+    _do(operator, as_json, which, "rerouted", orders.reroute(url), url)
 
 
-def _do(operator: Operator, as_json: bool, which: dict[str, Any], done: str, order: orders.Order) -> None:
+def _do(
+    operator: Operator, as_json: bool, which: dict[str, Any], done: str, order: orders.Order, why: str
+) -> None:
     output = Output(as_json)
     selection = selection_of(**which)
     with inspection_of(operator) as inspection:
@@ -158,6 +163,7 @@ def _do(operator: Operator, as_json: bool, which: dict[str, Any], done: str, ord
     if not changed.messages:
         raise Refusal(os.EX_NOUSER, "no such message waits; `mailserver queue list` shows those that do")
     ids = _ids(changed.messages)
+    note(operator, done, ids, why)
     text = f"{len(ids)} message{'s' * (len(ids) != 1)} {done}"
     if selection.is_by_recipient:
         text = f"{changed.recipients} recipient{'s' * (changed.recipients != 1)} {done}"
@@ -229,6 +235,14 @@ def _end_holds(
 
 def _ids(numbers: Iterable[int]) -> list[str]:
     return [queue_id(number) for number in sorted(numbers)]
+
+
+def _numbers(changed: orders.Changed) -> dict[str, list[int]]:
+    """The numbers of the recipients that are gone, by their messages' ids."""
+    found: dict[str, list[int]] = {}
+    for entry, number in changed.removed:
+        found.setdefault(queue_id(entry), []).append(number)
+    return found
 
 
 def _done(ids: list[str], done: str, accounts: list[str]) -> str:

@@ -30,12 +30,15 @@ class Changed:
     recipients: int = 0
     with_file: frozenset[int] = frozenset()
     """Messages that are gone and leave a file behind."""
+    removed: tuple[tuple[int, int], ...] = ()
+    """Message and number of each recipient that is gone."""
 
     def __add__(self, other: Changed) -> Changed:
         return Changed(
             self.messages | other.messages,
             self.recipients + other.recipients,
             self.with_file | other.with_file,
+            self.removed + other.removed,
         )
 
 
@@ -103,8 +106,8 @@ def remove(db: sqlite3.Connection, selection: Selection) -> Changed:
     """Remove, leased recipients too; no report is made. The attempt that is under way is not stopped: it
     may still deliver, and a failure that it meets may still be reported, but nothing is tried again."""
     condition, given = selection.recipients()
-    rows = db.execute(f"DELETE FROM recipient WHERE {condition} RETURNING entry", given).fetchall()
-    ids = frozenset(number for (number,) in rows)
+    rows = db.execute(f"DELETE FROM recipient WHERE {condition} RETURNING entry, number", given).fetchall()
+    ids = frozenset(entry for entry, _ in rows)
     if not selection.is_by_recipient:
         ids |= frozenset(selection.numbers)  # also one that has nobody left
     text = json.dumps(sorted(ids))
@@ -119,8 +122,9 @@ def remove(db: sqlite3.Connection, selection: Selection) -> Changed:
         (text,),
     )
     removed = frozenset(number for number, _ in gone)
-    touched = removed | frozenset(number for (number,) in rows)
-    return Changed(touched, len(rows), frozenset(number for number, has_file in gone if has_file))
+    touched = removed | frozenset(entry for entry, _ in rows)
+    with_file = frozenset(number for number, has_file in gone if has_file)
+    return Changed(touched, len(rows), with_file, tuple(rows))
 
 
 def _update(

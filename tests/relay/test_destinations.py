@@ -176,6 +176,18 @@ def test_a_destination_that_always_fails_is_dead_and_probed_by_one() -> None:
         clock.advance(LONGEST_DEAD)
 
 
+def test_a_dead_destination_is_tried_at_once_when_an_operator_says_so() -> None:
+    destinations, inside = Destinations(Clock(), vary=middle), []
+    for n in range(5):
+        enter(destinations, A, str(n), inside)
+        destinations.leave(A, News.BAD, "no")
+    assert destinations.enter(A) == "no"
+    assert (destinations.forgive(A), destinations.forgive(A), destinations.forgive(B)) == (True, False, False)
+    assert destinations.enter(A) == ""
+    destinations.leave(A, News.BAD, "no again")
+    assert destinations.enter(A) == "no again"  # one look was enough, as after a probe
+
+
 def test_a_dead_destination_that_answers_is_ramped_up() -> None:
     clock = Clock()
     destinations, inside = Destinations(clock, vary=middle), []

@@ -53,6 +53,20 @@ def test_a_success_forgets_the_failure() -> None:
     assert memory.reason_to_avoid(TARGET) == ""
 
 
+def test_an_operator_has_failures_forgotten() -> None:
+    memory = HostMemory(Clock(), middle)
+    other = Target("mx.c.test", "192.0.2.2", 25)
+    for target in (TARGET, other):
+        memory.failed(target, 30, "dead")
+        memory.tls_failed(target)
+    assert memory.forget(TARGET.address, TARGET.port) == 1
+    assert (memory.reason_to_avoid(TARGET), memory.tls_fails(TARGET)) == ("", False)
+    assert memory.reason_to_avoid(other) == "dead"
+    assert memory.forget(TARGET.address, TARGET.port) == 0
+    assert memory.forget() == 1
+    assert memory.reason_to_avoid(other) == ""
+
+
 def test_hosts_that_cannot_do_tls() -> None:
     clock = Clock()
     memory = HostMemory(clock, middle)
