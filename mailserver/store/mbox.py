@@ -9,6 +9,7 @@ file.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ THREADS = 4
 """How many mailboxes are appended to at once; one that somebody keeps locked holds up one thread."""
 
 _AT_ONCE = 50
+_GIVE_WAY = 0.03  # seconds between two turns at one mbox: other programs look for its locks now and then
 _WRITE_OCTETS = 256 * 1024
 
 _Waiting = tuple[Delivery, "Future[None]", "MailboxQuota | None"]
@@ -93,6 +95,10 @@ class MboxDeliveries:
                 future.set_result(None)
             else:
                 future.set_exception(failed)
+        with self._changed:
+            goes_on = bool(waiting)
+        if goes_on:
+            time.sleep(_GIVE_WAY)
         with self._changed:
             if waiting:
                 threads.submit(self._serve, path, threads)

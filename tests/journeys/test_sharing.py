@@ -48,13 +48,30 @@ class Dovecot:
             if run([*self._as_user, "true"]).returncode != 0:
                 lacking("user namespaces are not allowed here, and Dovecot opens no mailbox for root")
 
-    def __call__(self, *arguments: str, stdin: str = "") -> str:
+    def _run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [*self._as_user, self._doveadm, "-c", str(self._settings), *arguments]
-        done = run(command, env=self._environment, input=stdin)
+        return subprocess.run(
+            command,
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+
+    def __call__(self, *arguments: str) -> str:
+        done = self._run(*arguments)
         assert done.returncode in (0, 68), (
             f"doveadm {arguments}: {done.stdout}{done.stderr}"
         )  # 68: none found
         return done.stdout
+
+    def save(self, message: str) -> bool:
+        """Whether the message is in the mailbox; 75: it was locked for too long, and the user is told."""
+        done = self._run("save", stdin=message)
+        assert done.returncode in (0, 75), done.stderr
+        return done.returncode == 0
 
     def subjects(self) -> list[str]:
         lines = self("fetch", "hdr.subject", "mailbox", "INBOX", "all").splitlines()
@@ -99,13 +116,22 @@ class Mutt:
             reader = threading.Thread(target=_read_to_end, args=(ours,), daemon=True)
             reader.start()
             try:
-                process.wait(PATIENCE * 4)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+                self._wait(process, ours)
             finally:
+                process.kill()
                 reader.join(PATIENCE)
                 os.close(ours)
+
+    @staticmethod
+    def _wait(process: subprocess.Popen[bytes], terminal: int) -> None:
+        """mutt drops what it was told when it has something to say; then somebody has to press q."""
+        for _ in range(40):
+            try:
+                process.wait(3)
+                return
+            except subprocess.TimeoutExpired:
+                os.write(terminal, b"\x07q")
+        pytest.fail("mutt does not end")
 
 
 def _read_to_end(terminal: int) -> None:
@@ -227,10 +253,10 @@ def while_it_goes_on(done: threading.Event, action: Callable[[int], list[str]]) 
 def by_dovecot(dovecot: Dovecot) -> Callable[[int], list[str]]:
     def act(number: int) -> list[str]:
         subject = f"saved by dovecot {number}"
-        dovecot("save", stdin=f"Subject: {subject}\n\nFrom here\nthe end\n")
+        is_saved = dovecot.save(f"Subject: {subject}\n\nFrom here\nthe end\n")
         dovecot("flags", "add", "\\Seen", "mailbox", "INBOX", "all")
         dovecot("expunge", "mailbox", "INBOX", "header", "subject", "dovecot-removes")
-        return [subject]
+        return [subject] if is_saved else []
 
     return act
 
