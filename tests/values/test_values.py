@@ -11,7 +11,12 @@ from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, Reso
 from mailserver.values.address import NULL_SENDER, Address, address_from, domain_key
 from mailserver.values.dates import header_date
 from mailserver.values.envelope import entry_number, queue_id
-from mailserver.values.expansion import final_addresses, final_recipients
+from mailserver.values.expansion import (
+    accounts_behind,
+    final_addresses,
+    final_recipients,
+    language_of,
+)
 from mailserver.values.reply import reply
 from mailserver.values.session import SessionFacts, TLSFacts
 from mailserver.values.text import printable
@@ -181,3 +186,25 @@ def test_success_at_a_list_is_its_expansion() -> None:
     # One behind an alias is the alias itself, and everything goes along.
     assert notify(("one", "SUCCESS")) == [(0, "cem", ["SUCCESS"])]
     assert notify(("all", "FAILURE"), ("all", "")) == [(0, "ada", ["FAILURE"]), (1, "bob", ["FAILURE"])]
+
+
+def test_who_may_be_behind_an_address_and_what_they_read() -> None:
+    ada = Account(address_from("ada@a.test"), language="tr")
+    bob = Account(address_from("bob@a.test"), language="uk")
+    answers: dict[str, Resolution] = {
+        "ada@a.test": LocalUser(ada),
+        "bob@a.test": LocalUser(bob),
+        "sales@a.test": Alias(
+            address_from("sales@a.test"), tuple(map(address_from, ("x@b.test", "bob@a.test", "ada@a.test")))
+        ),
+    }
+
+    def resolve(address: Address) -> Resolution:
+        return answers.get(str(address)) or Elsewhere(address)
+
+    assert language_of(resolve, address_from("ada@a.test")) == "tr"
+    assert language_of(resolve, address_from("sales@a.test")) == "uk"
+    assert language_of(resolve, address_from("x@b.test")) == ""
+    assert accounts_behind(resolve, address_from("sales@a.test")) == [bob.address, ada.address]
+    assert accounts_behind(resolve, address_from("ada@a.test")) == [ada.address]
+    assert accounts_behind(resolve, address_from("x@b.test")) == []
