@@ -11,6 +11,7 @@ import attrs
 
 from mailserver.config.kinds import SIZE, Kind
 from mailserver.config.pairs import PAIRS
+from mailserver.config.pop3 import DAYS
 from mailserver.values.units import duration_text, octets_from
 
 
@@ -40,6 +41,8 @@ def _in_words(value: Any, kind: Kind[Any] | None) -> Any:
         return [_in_words(item, kind) for item in value]
     if isinstance(value, float):
         return duration_text(value) if value else ""
+    if kind is DAYS:
+        return f"{value}d" if value else ""
     if kind is SIZE:
         return _size(value)
     return str(value) if isinstance(value, Path | IPv4Network | IPv6Network) else value
