@@ -13,6 +13,7 @@ import pytest
 from mailserver import config
 from mailserver.admin.config import as_toml
 from mailserver.config import ConfigError, ConfigUnreadable, Settings, find, load, quick_start
+from mailserver.config.addresses import Files
 from mailserver.config.words import as_table
 
 
@@ -98,6 +99,7 @@ def test_every_key(tmp_path: Path) -> None:
         tls=config.Tls(certificate=tmp_path / "fullchain.pem", key=Path("/etc/tls/privkey.pem")),
         login=config.Login(allow_cleartext=True),
         store=config.Store(path=tmp_path / "mail", format="mbox"),
+        files=Files(passwd=tmp_path / "passwd", aliases=tmp_path / "aliases"),
         relay=config.Relay(
             port=2500,
             nameservers=("127.0.0.1:5353", "192.0.2.53", "[::1]:53", "2001:db8::53"),
