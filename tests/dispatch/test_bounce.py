@@ -16,6 +16,7 @@ from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.content import Content, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
+from mailserver.wire.seven_bit import in_seven_bits
 
 ARRIVED, NOW, END = 1_790_000_000.0, 1_790_000_600.0, 1_790_432_000.0
 ADA = Address("ada", "a.test")
@@ -572,3 +573,18 @@ def test_a_language_that_cannot_be_known_costs_no_report() -> None:
     notice = Reporter("mx.a.test", language_of=broken).report(entry(who), [failed(who)], NOW)
     assert notice is not None
     assert parsed(notice)["Subject"] == "Your message could not be delivered"
+
+
+@pytest.mark.parametrize("language", ["tr", "fa", "uk"])
+def test_a_report_outside_ascii_can_go_to_a_server_without_8bitmime(language: str) -> None:
+    """Its sender may be anywhere, and a report that cannot be delivered is lost."""
+    who = recipient()
+    spoken = Reporter("mx.a.test", language_of=lambda sender: language)
+    notice = spoken.report(entry(who), [failed(who)], NOW)
+    assert notice is not None
+    octets = in_seven_bits(notice.content)
+    assert octets.isascii()
+    plain = email.message_from_bytes(octets, policy=email.policy.default)
+    before = parts(notice)[0].get_content()  # type: ignore[attr-defined]
+    assert plain.get_payload()[0].get_content().split() == before.split()  # type: ignore[index]
+    assert plain.get_payload()[1].get_content_type() == "message/delivery-status"  # type: ignore[index]
