@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from mailserver.values.account import Account, Away, MailingList
 from mailserver.values.address import NULL_SENDER, Address, address_from
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import LISTED, Entry, Envelope, Recipient
+from tests.scratch import scratch_path
 
 ADA, BOB, NEWS = map(address_from, ("ada@a.test", "bob@b.test", "news@a.test"))
 FIELDS = "To: Ada <ADA@a.test>\r\nSubject: x\r\n"
@@ -72,7 +72,7 @@ class AwayCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 1_700_000_000.0
         self.sent: list[tuple[Envelope, bytes]] = []
-        path = Path(self.mktemp())
+        path = scratch_path(self)
         path.mkdir()
         workers: Any = AtOnce()
         given = AnswersGiven(path / "away.sqlite", lambda: self.now)

@@ -20,6 +20,7 @@ from mailserver.values.address import Address
 from mailserver.values.content import FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
+from tests.scratch import scratch_path
 
 HELLO = b"Subject: x\r\nReturn-Path: <old@b.test>\r\n\r\nHello\r\n.\r\n"
 ADA = Address("ada", "example.test")
@@ -39,7 +40,7 @@ def people(count: int) -> list[Recipient]:
 
 class CommandCase(TestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
+        self.folder = scratch_path(self)
         self.folder.mkdir()
 
     def agent(

@@ -14,6 +14,7 @@ from mailserver.deliver.turns import Room, Turns
 from mailserver.values.content import FileContent
 from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
 from tests.deliver.test_command import HELLO, entry_of, people
+from tests.scratch import scratch_path
 
 
 class Store(LineReceiver):
@@ -99,7 +100,7 @@ class LmtpCase(TestCase):
         assert outcome.status == "4.4.1"
 
     async def test_a_large_message_and_its_dots(self) -> None:
-        path = Path(self.mktemp())
+        path = scratch_path(self)
         path.write_bytes(HELLO + b"..\r\n" * 50_000)
         outcomes = await self.outcomes(lambda said: None, content=FileContent(path, path.stat().st_size))
         assert [type(one) for one in outcomes] == [Delivered] * 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +16,14 @@ from mailserver.login.given import GivenChecker, checkers_from
 from mailserver.login.tokens import CheckerUnusable
 from mailserver.tap import Options
 from mailserver.values.address import address_from
+from tests.scratch import scratch_path
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA"
 
 
 class GivenCase(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = Path(self.mktemp())
+        folder = scratch_path(self)
         folder.mkdir()
         self.directory = SqliteDirectory(folder / "accounts.sqlite", ["a.test", "b.test"])
         self.directory.open()
