@@ -24,8 +24,8 @@ IDLE_SECONDS = 2.0
 """How long an open session waits for another message."""
 SESSION_SECONDS = 300.0
 """How long a session is reused; by time and not by count, or the slowest host draws all mail."""
-PARKED = 200
-"""Idle sessions in all."""
+KEPT = 500
+"""Sessions in all, those that are busy included, beyond which none is kept open."""
 DEAD_SECONDS, LONGEST_DEAD = 300.0, 3600.0
 """How long a dead destination is left alone, doubled by each probe that fails, up to the second."""
 REMEMBERED = 10_000
@@ -333,7 +333,7 @@ class Destinations:
         most = 1 if destination.dead else destination.window.size
         too_many = destination.busy + len(destination.parked) > most
         old = now - session.started > SESSION_SECONDS
-        if not session.usable or old or too_many or self._parked >= PARKED:
+        if not session.usable or old or too_many or self._busy + self._parked > KEPT:
             session.close()
             return
         destination.parked.append((session, now))

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from mailserver.relay.destinations import (
     DEAD_SECONDS,
     IDLE_SECONDS,
+    KEPT,
     LONGEST_DEAD,
     SESSION_SECONDS,
     Destinations,
@@ -141,6 +142,18 @@ def test_no_more_sessions_stay_open_than_there_are_places() -> None:
     destinations.leave(A, News.BAD)
     destinations.park(A, sessions[1])
     assert [session.closed for session in sessions] == [False, True]
+
+
+def test_as_many_stay_open_as_may_be_busy() -> None:
+    """300 destinations that each have a message a second keep their sessions; descriptors have an end."""
+    destinations = Destinations(Clock())
+    sessions: list[Any] = [FakeSession() for _ in range(KEPT + 5)]
+    for n, session in enumerate(sessions):
+        key = Key(((f"h{n}.test", 25),))
+        destinations.enter(key)
+        destinations.park(key, session)
+        destinations.leave(key, News.GOOD)
+    assert [session.closed for session in sessions] == [False] * KEPT + [True] * 5
 
 
 # -- the destination's own state ---------------------------------------------------------------
