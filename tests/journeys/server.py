@@ -44,7 +44,7 @@ class Server:
         ports: dict[str, int] | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
-        self.folder, self.host = folder, host
+        self.folder, self.host, self.domains = folder, host, domains
         self.ports = {name: (ports or {}).get(name) or free_port(host) for name in LISTENERS}
         self.configuration = folder / "mailserver.toml"
         self.log = folder / "console.log"

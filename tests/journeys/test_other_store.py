@@ -75,7 +75,7 @@ def test_a_domain_whose_store_is_dovecot(make_server: Callable[..., Server], dov
     server.start()
     with smtplib.SMTP(server.host, server.ports["smtp"], timeout=30) as client:
         client.sendmail("bob@a.test", ["ada@dove.test"], "Subject: before it is up\r\n\r\n.\r\n..\r\n")
-    eventually(lambda: "no connection" in str(server.queue()), "a reason")
+    eventually(lambda: "no connection to the store" in server.console(), "a reason")
     dovecot.start()
     eventually(lambda: len(dovecot.messages()) == 1, "the message, once Dovecot is there")
     (kept,) = dovecot.messages()
