@@ -55,6 +55,7 @@ class FileDirectory:
         srs: Srs | None = None,
         warn: Callable[[str], object] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
+        hostname: str = "",
     ) -> None:
         self._passwd = passwd
         self._aliases = aliases
@@ -65,7 +66,7 @@ class FileDirectory:
         self._contents = _Contents()
         self._marks: tuple[object, ...] = ()
         self._fresh_until = 0.0
-        self._resolver = Resolver(self, lambda: self._domains, separators, srs)
+        self._resolver = Resolver(self, lambda: self._domains, separators, srs, hostname)
 
     def open(self) -> None:
         """Read the files.

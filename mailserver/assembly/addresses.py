@@ -164,13 +164,19 @@ def directory_of(settings: Settings, srs: Srs | None = None) -> Any:
     Raises:
         ObjectUnusable: it cannot be used.
     """
-    separator = settings.addresses.separator
+    separator, hostname = settings.addresses.separator, settings.hostname
     if settings.directory == "sqlite":
-        path, hostname = settings.state / FILE_NAME, settings.hostname
+        path = settings.state / FILE_NAME
         return SqliteDirectory(path, settings.domains, separators=separator, srs=srs, hostname=hostname)
     if settings.directory == "files":
         return FileDirectory(
-            settings.files.passwd, settings.files.aliases, settings.domains, separator, srs, maillog.log.warn
+            settings.files.passwd,
+            settings.files.aliases,
+            settings.domains,
+            separator,
+            srs,
+            maillog.log.warn,
+            hostname=hostname,
         )
     return Own(find(settings.directory, IDirectory, "directory", settings.policy.rules_folder))
 

@@ -64,6 +64,13 @@ def test_the_notice_goes_to_owner_and_postmaster_once(directory: SqliteDirectory
     assert notice.envelope.reverse_path == NULL_SENDER
     assert [str(r.address) for r in notice.envelope.recipients] == ["bob@a.test", "ada@a.test"]
     assert b"mailserver queue release --sender bob@a.test\r\n" in notice.content
+    assert b"Subject: Your mail is held" in notice.content
+    for language in ("tr", "fa", "uk"):
+        spoken = hold_notice(bob, bob.address, "bob sends", "mx", directory.resolve, 0.0, language).content
+        assert f"Content-Language: {language}\r\n".encode() in spoken
+        assert b"mailserver queue release --sender bob@a.test\r\n" in spoken
+        assert spoken.partition(b"\r\n\r\n")[0].isascii()
+        assert not spoken.isascii()
     ada = Account(Address("ada", "a.test"))
     notice = hold_notice(ada, Address("postmaster", "a.test"), "ada sends", "mx", directory.resolve, 0.0)
     assert [str(r.address) for r in notice.envelope.recipients] == ["ada@a.test"]

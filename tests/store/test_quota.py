@@ -175,3 +175,22 @@ def test_an_account_s_quota_needs_none_in_the_configuration(tmp_path: Path, form
             store.mailbox(replace(ADA, quota=10)).deliver(delivery_of(1)).result(SOON)
         deliver(store.mailbox(BOB), delivery_of(1))
         assert not store.over_quota(BOB)
+
+
+@pytest.mark.parametrize("language", ["tr", "fa", "uk"])
+def test_a_notice_in_the_owners_language(tmp_path: Path, language: str) -> None:
+    ada = Account(Address("ada", "example.test"), language=language)
+    with store_with(tmp_path, "maildir", QuotaLimits(messages=10)) as store:
+        deliver(store.mailbox(ada), *(delivery_of(n) for n in range(8)))
+
+        def notices() -> list[bytes]:
+            with opened(store.mailbox(ada)) as drop:
+                read = [b"".join(drop.read(n)) for n in range(len(drop.listings))]
+            return [octets for octets in read if f"Content-Language: {language}\r\n".encode() in octets]
+
+        eventually(lambda: len(notices()) == 1)
+        header, _, body = notices()[0].partition(b"\r\n\r\n")
+        assert header.isascii()
+        assert b"Subject: =?utf-8?" in header
+        assert "80" in body.decode()
+        assert not body.isascii()
