@@ -20,6 +20,7 @@
 ``login/``            twisted.cred for SMTP AUTH and POP3
 ``certificates.py``   certificate and key files -> TLS contexts
 ``listeners.py``      listening sockets, bound before privileges drop, or inherited
+``notifying.py``      systemd: ready, alive, stopping
 ``maillog.py``        one function for each event in a message's life
 ``values/``           what travels
 ``words/``            what we say to people, one file for each language
@@ -28,6 +29,7 @@
 ``policy/``           what we accept
 ``spool/``            accepted, unfinished
 ``store/``            at rest
+``trace/``            what became of every message
 ``receive/``          in
 ``dispatch/``         route
 ``deliver/``          out, local

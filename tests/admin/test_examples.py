@@ -103,7 +103,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def invoke(folder: Path, words: list[str]) -> Result:
-    return CliRunner().invoke(main, ["-c", str(folder / "mailserver.toml"), *words], input=INPUT.get(words[0], "secret\n"))
+    configured = ["-c", str(folder / "mailserver.toml"), *words]
+    return CliRunner().invoke(main, configured, input=INPUT.get(words[0], "secret\n"))
 
 
 def words_of(name: str, example: str, folder: Path, id_: str) -> list[str]:

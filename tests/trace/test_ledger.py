@@ -65,6 +65,15 @@ def test_an_operator_ends_what_waits(tmp_path: Path) -> None:
     assert books.open["three"].waiting == {1: "1@a.test"}
 
 
+def test_an_operator_may_end_some_of_a_message(tmp_path: Path) -> None:
+    write(tmp_path, "0", accepted("one", 0, 1, 2))
+    write(tmp_path, "commands", {"q": "one", "e": "operator", "what": "removed", "by": "root", "n": [0, 2]})
+    books = Books()
+    books.read(tmp_path)
+    assert dict(books.ends) == {"removed": 2}
+    assert books.open["one"].waiting == {1: "1@a.test"}
+
+
 def test_an_end_that_is_read_before_its_beginning_counts(tmp_path: Path) -> None:
     write(tmp_path, "0", attempt("one", "relayed", 0))
     write(tmp_path, "1", accepted("one", 0))
