@@ -11,6 +11,10 @@ from twisted.internet.defer import Deferred
 from mailserver.sockets import direct_writer
 from mailserver.wire.pop3_server import Pop3Server
 
+TURN_OCTETS = 128 * 1024
+"""So much may leave in one turn of the reactor without asking it: a client that reads as fast as we write
+must not keep everybody else waiting until its list of 200,000 messages has ended."""
+
 
 class Outlet:
     """Writes what the machine has queued."""
@@ -18,19 +22,33 @@ class Outlet:
     def __init__(self, machine: Pop3Server) -> None:
         self._machine = machine
         self._room: Deferred[None] | None = None
+        self._transport: Any = None
+        self._direct = False
+        self._turn = 0
         self._write: Callable[[bytes], object] = _nowhere
         self.is_full = False
         self.is_lost = False
 
     def open(self, transport: Any, direct: bool) -> None:
         """Write there from now on; ``direct``: as much as a plain socket takes without the reactor."""
+        self._transport, self._direct = transport, direct
         self._write = direct_writer(transport) if direct else transport.write
+
+    def begin_turn(self, is_drained: bool = False) -> None:
+        """A turn of the reactor; ``is_drained``: the transport has written all it had."""
+        self._turn = 0
+        if is_drained and self._direct:
+            self._write = direct_writer(self._transport)
 
     def flush(self) -> None:
         """Write what is queued."""
         octets = self._machine.take_output()
         if octets:
             self._write(octets)
+            self._turn += len(octets)
+            if self._turn > TURN_OCTETS and self._direct and not self.is_lost:
+                # The transport writes in turns to come, and says when there is room.
+                self._write = self._transport.write
 
     async def has_room(self) -> None:
         """Wait until the client has read; or until it is gone."""

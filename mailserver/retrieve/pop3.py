@@ -126,6 +126,7 @@ class Pop3Session(Protocol):
                 self._leave()
                 return
         self._patience.spoke()
+        self._outlet.begin_turn()
         self._machine.feed(data)
         if self._waiting or self._outlet.is_full:
             self._set_reading()
@@ -161,6 +162,7 @@ class Pop3Session(Protocol):
 
     def resumeProducing(self) -> None:
         self._outlet.is_full = False
+        self._outlet.begin_turn(is_drained=True)
         self._patience.read()
         self._outlet.found_room()
         if not self._waiting:

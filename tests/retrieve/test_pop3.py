@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from mailserver.interfaces import IMaildrop, IMaildropOwner, LoginUnavailable, MaildropInUse, MaildropUnusable
 from mailserver.login import Authenticator
-from mailserver.retrieve import opening, patience, pop3
+from mailserver.retrieve import opening, outlet, pop3
+from mailserver.retrieve import settings as times
 from mailserver.retrieve.message import CHUNK_OCTETS
 from mailserver.retrieve.pop3 import Pop3Factory
 from mailserver.retrieve.settings import Pop3Settings
@@ -354,7 +355,7 @@ class ReadingTests(Case):
         self.wire.is_read = False
         self.session.dataReceived(b"RETR 1\r\n")
         self.threads.run()
-        self.clock.advance(patience.IDLE_SECONDS + 1)
+        self.clock.advance(times.IDLE_SECONDS + 1)
         assert self.wire.was_aborted
         self.threads.run()
         assert drop.released == 1
@@ -382,6 +383,34 @@ class ReadingTests(Case):
             assert more
             total += more
         assert total.count(b"\r\n") == 2 * 50_002
+
+    def test_a_client_that_reads_as_fast_as_we_write_leaves_turns_to_others(self) -> None:
+        direct: list[bytes] = []
+        self.patch(outlet, "direct_writer", lambda transport: direct.append)
+        self.wire.lose(ConnectionLost())
+        self.connect()
+        self.log_in_unheard(Drop([1000] * 50_000))
+        direct.clear()
+        self.wire.is_read = False
+        self.session.dataReceived(b"UIDL\r\nNOOP\r\n")
+        total = b""
+        for turn in range(1, 100):
+            octets = sum(map(len, direct))
+            assert octets <= turn * (outlet.TURN_OCTETS + 32 * 1024)
+            assert self.wire.most_unread < 100_000
+            total += b"".join(direct) + b"".join(self.wire.unread)
+            direct.clear()
+            if total.endswith(b"\r\n.\r\n+OK\r\n"):
+                break
+            self.wire.read_all()
+        assert turn > 2
+        assert total.count(b"\r\n") == 50_003
+        lines = total.split(b"\r\n")
+        assert lines[1:50_001] == [b"%d id%d" % (n + 1, n) for n in range(50_000)]
+
+    def log_in_unheard(self, drop: Drop) -> None:
+        self.portal.drop = succeed(drop)
+        self.session.dataReceived(b"USER ada\r\nPASS right\r\n")
 
     def test_who_sends_without_reading_is_not_heard(self) -> None:
         self.log_in(Drop([BIG]))
@@ -516,7 +545,7 @@ class EndTests(Case):
         self.session.dataReceived(b"RETR 1\r\n")
         self.threads.run()
         for _ in range(5):
-            self.clock.advance(patience.IDLE_SECONDS - 1)
+            self.clock.advance(times.IDLE_SECONDS - 1)
             assert self.wire.read_all()
             self.threads.run()
         assert not self.wire.is_closed
@@ -524,14 +553,14 @@ class EndTests(Case):
     def test_a_slow_disk_is_not_the_clients_fault(self) -> None:
         self.log_in(Drop([BIG]))
         self.session.dataReceived(b"RETR 1\r\n")
-        self.clock.advance(patience.IDLE_SECONDS + 1)
+        self.clock.advance(times.IDLE_SECONDS + 1)
         assert not self.wire.is_closed
 
     def test_a_last_response_that_does_not_leave(self) -> None:
         self.patch(self.wire, "loseConnection", lambda: None)
         self.say(b"QUIT\r\n")
         assert not self.wire.is_closed
-        self.clock.advance(patience.LAST_SECONDS + 1)
+        self.clock.advance(times.LAST_SECONDS + 1)
         assert self.wire.was_aborted
 
 
@@ -567,7 +596,7 @@ class StopTests(Case):
         self.threads.run()
         stopped = self.factory.stop()
         self.assertNoResult(stopped)
-        self.clock.advance(patience.LAST_SECONDS + 1)
+        self.clock.advance(times.LAST_SECONDS + 1)
         self.successResultOf(stopped)
         assert self.wire.was_aborted
 
