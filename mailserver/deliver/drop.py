@@ -1,7 +1,8 @@
 """The drop folder: where any local user may put a message for the server, which may be down.
 
 The folder's mode is 1733: everybody may add a file, nobody but its owner (the server) may list it or
-remove what is another's.  A file's name cannot be guessed, so its content is as private as 0644 is not.
+remove what is another's.  What the server's own user writes has mode 0600.  Another's file has 0644, for
+the server could not read it otherwise; but its name cannot be guessed, so nobody else can open it.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def put(folder: Path, sender: Address, recipients: Sequence[Address], content: b
     head = json.dumps({"from": _written(sender), "to": [_written(one) for one in recipients]})
     name = secrets.token_hex(16)
     hidden, whole = folder / f".{name}", folder / f"{name}{SUFFIX}"
-    # 0644 whatever the umask: the server is another user.
-    fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    mode = 0o600 if folder.lstat().st_uid == os.geteuid() else 0o644
+    fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            os.fchmod(fd, 0o644)
+            os.fchmod(fd, mode)  # whatever the umask
             with open(fd, "wb", closefd=False) as file:
                 file.write(head.encode() + b"\n" + content)
             os.fsync(fd)

@@ -74,7 +74,7 @@ class Pickup:
         make_folder(folder)
         for name in os.listdir(folder):
             stem, _, number = name.rpartition(".")
-            if not stem.endswith(SUFFIX) or not number.isdigit() or len(number) > 18:
+            if not stem.endswith(SUFFIX) or not number.isdecimal() or len(number) > 19:  # 2^63 has 19 digits
                 continue
             if self._place.spool.is_gone(int(number)).result():
                 os.rename(folder / name, folder / stem)

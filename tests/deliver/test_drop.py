@@ -46,6 +46,11 @@ def test_what_is_wrong(tmp_path: Path, octets: bytes) -> None:
         read(tmp_path / "x.mail", 100)
 
 
+def test_what_the_server_s_own_user_writes_is_its_own(tmp_path: Path) -> None:
+    name = put(tmp_path, ADA, [ADA], b"x\n")
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
 def test_links_and_pipes(tmp_path: Path) -> None:
     good = put(tmp_path, ADA, [ADA], b"secret\n")
     os.link(tmp_path / good, tmp_path / "other.mail")
