@@ -88,15 +88,19 @@ def test_a_report_in_turkish_and_an_address_that_is_not_tried_again(
 
 def test_why_mail_waits_and_a_retry_that_counts(sender: Callable[..., Server], peer: Scripted) -> None:
     peer.replies["CONNECT"] = "421 4.3.2 too busy"
-    server = sender(**{"": {"workers": 2}})
+    server = sender(**{"": {"workers": 2}, "relay": {"trusted_networks": ["127.0.0.1"]}})
     server.start()
-    for n in range(8):
-        submit(server, f"u{n}@b.test", subject=f"number {n}")
+    for first in (0, 4):  # two sessions, so that both workers may have some
+        with smtplib.SMTP(server.host, server.ports["smtp"], timeout=PATIENCE) as client:
+            for n in range(first, first + 4):
+                text = f"From: {ADA}\r\nSubject: number {n}\r\n\r\nhello\r\n"
+                client.sendmail(ADA, [f"u{n}@b.test"], text)
 
     def reasons() -> list[str]:
         return [one["reason"] for entry in server.queue() for one in entry["recipients"]]
 
     eventually(lambda: len(reasons()) == 8 and all("busy" in reason for reason in reasons()), "eight delays")
+    eventually(lambda: (server.folder / "state" / "control-1").exists(), "the second worker")
     told = json.loads(server.cli("queue", "why", "b.test", "--json"))
     assert told["workers"] == 2
     assert sum(one["recipients"] for one in told["waiting"]) == 8
