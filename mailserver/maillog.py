@@ -342,6 +342,8 @@ class _Lines:
         self._file = file
         self._call_soon = call_soon
         self._lines: list[str] = []
+        # A process that only forks afterwards would need its own; ours run other programs.
+        self._process = os.getpid()
         self._host = socket.gethostname().partition(".")[0] or "localhost"
         self._second = 0
         self._moment = ""
@@ -356,7 +358,7 @@ class _Lines:
             self._moment = f"{stamp}{zone[:3]}:{zone[3:]} {self._host} postfix/"
         if not self._lines:
             self._call_soon(self.write)
-        self._lines.append(f"{self._moment}{program}[{os.getpid()}]: {line}\n")
+        self._lines.append(f"{self._moment}{program}[{self._process}]: {line}\n")
 
     def write(self) -> None:
         """Write what there is."""
