@@ -19,7 +19,7 @@ def test_what_is_put_is_read(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o7777 == 0o1733
     name = put(folder, NULL_SENDER, [ADA, Address("zoë", "b.test")], b"Subject: x\n\nline\r\nlast")
     assert os.listdir(folder) == [name]
-    assert (folder / name).stat().st_mode & 0o777 == 0o644
+    assert (folder / name).stat().st_mode & 0o777 == 0o600
     found = read(folder / name, 1000)
     assert (found.sender, found.recipients) == (NULL_SENDER, (ADA, Address("zoë", "b.test")))
     assert found.content == b"Subject: x\r\n\r\nline\r\nlast\r\n"

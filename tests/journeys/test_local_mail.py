@@ -61,7 +61,10 @@ def test_sendmail_up_and_down(make_server: Callable[..., Server]) -> None:
     talk = "HELO x\nMAIL FROM:<a@far.test>\nRCPT TO:<ada@a.test>\nDATA\nSubject: bs\n\nhi\n.\nQUIT\n"
     assert "250 2.0.0 Ok" in sendmail(server, "-bs", stdin=talk)
     assert "ada@a.test: a user here" in sendmail(server, "-bv", "ada", stdin="")
+    assert sendmail(server, "-bp", stdin="") == ""  # nothing waits in the queue
+    assert server.cli("queue", "list", "--json").strip() == "[]"
     server.start()
+    sendmail(server, "-q", stdin="")  # everything that waits is tried now
     eventually(lambda: len(server.mail("ada@a.test")) == 4, "what was sent while the server was down")
     by_subject = {one["Subject"]: one for one in server.mail("ada@a.test")}
     assert set(by_subject) == {"from cron", "while down", "delivered", "bs"}
