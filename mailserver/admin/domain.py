@@ -8,6 +8,7 @@ import click
 
 from mailserver.admin.operator import Operator, Refusal, confirm, yes_option
 from mailserver.admin.output import Output, json_option
+from mailserver.values.address import domain_key
 
 
 @click.group(epilog="Example: mailserver domain add example.org")
@@ -70,7 +71,7 @@ def set_(operator: Operator, name: str, catch_all: str | None, deliver: str | No
         raise click.UsageError("Name --catch-all or --deliver.", click.get_current_context())
     with operator.directory() as directory:
         directory.set_domain(name, catch_all, deliver)
-        facts = next(one for one in directory.domain_facts() if one.name.lower() == name.lower())
+        facts = next(one for one in directory.domain_facts() if domain_key(one.name) == domain_key(name))
     output.done(
         f"{name}: mail for nobody goes to {facts.catch_all or 'nobody'}; "
         f"other mail to {facts.deliver or 'mailboxes'}",

@@ -13,7 +13,7 @@ from mailserver import maillog
 from mailserver.accounts.away import FILE_NAME as AWAY
 from mailserver.accounts.away import AnswersGiven
 from mailserver.accounts.directory import FILE_NAME, SqliteDirectory
-from mailserver.accounts.errors import AlreadyExists, NotFound
+from mailserver.accounts.errors import AlreadyExists, DirectoryUnavailable, NotFound
 from mailserver.accounts.files import FileDirectory
 from mailserver.accounts.list_tokens import ListTokens
 from mailserver.accounts.login_key import LoginKey
@@ -191,7 +191,10 @@ class Own:
         self._directory = directory
 
     def open(self) -> None:
-        self._call("open")
+        try:
+            self._call("open")
+        except Exception as error:  # a user's own object may raise anything
+            raise DirectoryUnavailable(f"directory: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         self._call("close")

@@ -116,7 +116,7 @@ class ListedAgent:
             auth="",
         )
         content = with_other_head(bare, 0, list_header(mailing_list, link))
-        as_sent = {one.number: replace(one, notify=frozenset(), orcpt="") for one in members}
+        as_sent = {one.number: _as_sent(one) for one in members}
         asked = {one.number: one for one in members}
 
         def told(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
@@ -128,6 +128,12 @@ class ListedAgent:
         copy = replace(entry, envelope=envelope, content=content)
         attempt: Deferred[Sequence[Outcome]] = self._inner.attempt(copy, list(as_sent.values()))
         return attempt.addCallback(told)
+
+
+def _as_sent(member: Recipient) -> Recipient:
+    """A member as other agents see it: nobody's forward, and without a word of ours."""
+    original = member.address if member.address.domain else member.original
+    return replace(member, original=original, notify=frozenset(), orcpt="")
 
 
 def list_header(mailing_list: MailingList, link: str) -> bytes:

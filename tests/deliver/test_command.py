@@ -64,14 +64,15 @@ class CommandCase(TestCase):
     async def test_what_a_command_gets(self) -> None:
         code = (
             "import json, os, sys\n"
-            f"json.dump([sys.stdin.read(), sys.argv[1:], dict(os.environ), os.getpgrp() == os.getpid()],"
+            f"json.dump([sys.stdin.read(), sys.argv[1:], dict(os.environ), os.getpgrp() == os.getpid(),"
+            " sorted(os.listdir('/proc/self/fd'))],"
             f" open({str(self.folder.absolute() / 'got')!r}, 'w'))"
         )
         outcome = await self.outcome(self.agent(code), sender="$(touch x)|;")
         assert isinstance(outcome, Delivered), outcome
         import json
 
-        said, arguments, environment, own_group = json.loads((self.folder / "got").read_text())
+        said, arguments, environment, own_group, descriptors = json.loads((self.folder / "got").read_text())
         assert said == (
             'Return-Path: <"$(touch x)|;"@b.test>\nDelivered-To: ada@example.test\nSubject: x\n\nHello\n.\n'
         )
@@ -79,6 +80,9 @@ class CommandCase(TestCase):
         environment.pop("LC_CTYPE", None)  # Python's own
         assert set(environment) == {"PATH", "LANG", "MAILSERVER_COMMAND"}
         assert own_group
+        assert len(descriptors) <= 5, (
+            "0, 1, 2, the file and the folder that it reads: nothing of the server's"
+        )
 
     async def test_exit_statuses(self) -> None:
         kinds = {0: Delivered, 65: Failed, 67: Failed, 69: Failed, 77: Failed}

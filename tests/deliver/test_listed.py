@@ -97,6 +97,7 @@ class ListedCase(SynchronousTestCase):
         assert sorted(paths) == ["ada@out.test", "news-bounces+bob@a.test", "news-bounces+carol@a.test"]
         copy, (as_sent,) = next(x for x in self.inner.asked if "bob" in str(x[0].envelope.reverse_path))
         assert as_sent.notify == frozenset(), "no server is told a word of ours"
+        assert as_sent.original == as_sent.address, "it is no forward"
         assert (copy.envelope.envid, copy.envelope.ret) == ("", "HDRS")
 
     def test_members_here_share_one_copy(self) -> None:

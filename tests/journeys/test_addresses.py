@@ -264,7 +264,8 @@ def _runs(pid: int) -> bool:
 @pytest.mark.long
 @pytest.mark.journey
 def test_passwords_that_twisted_s_checkers_know(make_server: Callable[..., Server]) -> None:
-    """`twistd mailserver --auth`, as users of `twistd` know it; with workers, which are told of it too."""
+    """`twistd mailserver --auth`, as users of `twistd` know it; with workers, which are told of it too, and
+    run commands as one process does."""
     server = make_server("a", "mx.a.test", ["a.test"], {"": {"workers": 2}})
     server.add_user("ada@a.test")
     passwords = server.folder / "passwords"
@@ -279,3 +280,11 @@ def test_passwords_that_twisted_s_checkers_know(make_server: Callable[..., Serve
     assert client.pass_(f"{PASSWORD} of the file").startswith(b"+OK")
     assert b"SCRAM-SHA-256" not in client.capa().get("SASL", [])
     client.quit()
+    kept = server.folder / "kept"
+    with directory_of(server) as directory:
+        command = as_target(f"|/usr/bin/tee {kept}")
+        directory.add_alias(address_from("bot@a.test"), [command])
+    time.sleep(0.6)
+    send(server, "bob@b.test", ["bot@a.test"])
+    eventually(lambda: kept.exists() and b"Hello." in kept.read_bytes(), "what the command got")
+    eventually(lambda: server.queue() == [], "an empty queue")
