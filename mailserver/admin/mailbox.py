@@ -6,15 +6,24 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from mailserver.admin.history import history
 from mailserver.admin.mailbox_check import repair, verify
-from mailserver.admin.mailbox_move import account_of, convert, export, import_
+from mailserver.admin.mailbox_move import (
+    account_of,
+    convert,
+    effective_format,
+    export,
+    import_,
+    mailboxes_of,
+)
 from mailserver.admin.operator import ADDRESS, Operator, Refusal, become_owner
 from mailserver.admin.output import Output, json_option
+from mailserver.values.account import Account
 from mailserver.values.address import Address
 from mailserver.values.units import seconds_from
 
@@ -54,11 +63,28 @@ def undelete(operator: Operator, address: Address, since: str, as_json: bool) ->
     with store(operator) as opened:
         try:
             count = opened.undelete(account, earliest)
+            count += _from_the_other_format(operator, opened, account, earliest)
         except MailboxUnavailable as error:
             raise Refusal(os.EX_TEMPFAIL, str(error)) from error
     output.done(
         f"{count} messages are back in the mailbox of {address}", address=str(address), messages=count
     )
+
+
+def _from_the_other_format(operator: Operator, opened: MailStore, account: Account, earliest: float) -> int:
+    """What was deleted before a conversion lies in the trash of the format that the mailbox had then."""
+    from mailserver.store.conversion import Conversion
+    from mailserver.store.trash import deletions
+
+    now = effective_format(operator, account)
+    other = "maildir" if now == "mbox" else "mbox"
+    with mailboxes_of(operator, account) as mailboxes:
+        if not deletions(mailboxes.path(other)):
+            return 0
+        count = opened.undelete(replace(account, format=other), earliest)
+        if count:
+            Conversion(mailboxes, now).run(now, lambda: None, lambda octets: None)
+        return count
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def mailboxes_of(folder: str) -> Iterator[str]:
             path = f"{folder}/{name}"
             if name.endswith(MBOX) or (os.path.isdir(path) and not name.endswith((TRASH, CONVERTING))):
                 yield path
+            elif name.endswith(MBOX + TRASH) and not os.path.lexists(mbox := path.removesuffix(TRASH)):
+                yield mbox  # converted since; what was deleted before is still to go in time
 
 
 def sweep_tmp(maildir: str, now: float) -> int:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from mailserver.admin.command import main
 from mailserver.durable import Disk, DurableFile, StrPath
 from mailserver.store.mailstore import MailStore
+from mailserver.store.sweep import mailboxes
 from mailserver.store.trash import deletions, sweep_trash
 from tests.store.deliveries import ADA, SOON, contents, deliver, delivery_of, opened, sent_form
 
@@ -134,3 +135,21 @@ def test_the_command(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatc
         with opened(store.mailbox(ADA)) as drop:
             assert contents(drop) == [sent_form(delivery_of(1))]
     assert mailserver("mailbox", "undelete", "ada@example.test", "--since", "soon")[0] == os.EX_USAGE
+    with keeping(tmp_path / "maildirs", format) as store:
+        deliver(store.mailbox(ADA), delivery_of(2))
+        known = remove(store, 0)
+    # A conversion between the deletion and the way back.
+    other = "mbox" if format == "maildir" else "maildir"
+    assert mailserver("mailbox", "convert", "ada@example.test", "--to", other)[0] == 0
+    assert mailserver("mailbox", "undelete", "ada@example.test") == done
+    with keeping(tmp_path / "maildirs", other) as store, opened(store.mailbox(ADA)) as drop:
+        assert sorted(contents(drop)) == sorted(sent_form(delivery_of(n)) for n in (1, 2))
+        assert {listing.unique_id for listing in drop.listings} == set(known)
+
+
+def test_the_trash_of_an_mbox_that_was_converted_is_found(tmp_path: Path) -> None:
+    domain = tmp_path / "example.test"
+    (domain / "ada.mbox.trash").mkdir(parents=True)
+    (domain / "bob.mbox.trash").mkdir()
+    (domain / "bob.mbox").write_bytes(b"")
+    assert list(mailboxes(str(tmp_path))) == [f"{domain}/ada.mbox", f"{domain}/bob.mbox"]
