@@ -69,7 +69,7 @@ from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
 from mailserver.store.mailstore import MailStore
 from mailserver.store.quota import QuotaLimits
 from mailserver.terminals.registry import Terminals
-from mailserver.threads import Bridge, Workers
+from mailserver.threads import Bridge, Workers, favour_the_reactor
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address
 from mailserver.values.expansion import language_of
@@ -122,6 +122,7 @@ class MailServer(MultiService):
             self.privilegedStartService()  # `twist` never calls it
         house = House(self._settings, self._reactor, self._routes, self._place, self._listening)
         house.open()
+        favour_the_reactor()
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
         for runner in house.runners:

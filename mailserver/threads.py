@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +18,19 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _log = Logger()
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread keeps the interpreter while another one wants it."""
+
+
+def favour_the_reactor() -> None:
+    """Let the reactor's thread have the interpreter back soon.
+
+    It gives the interpreter away in each system call, some twelve for a message, and with Python's own 5
+    ms waits so long for it again whenever a thread of ours makes records or statements meanwhile. Ten
+    times as many switches cost less than that: a fifth more messages a second on a busy machine.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 class WorkersStopped(Exception):

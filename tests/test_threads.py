@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver.threads import Bridge, Workers, WorkersStopped
+from mailserver.threads import SWITCH_SECONDS, Bridge, Workers, WorkersStopped, favour_the_reactor
 
 
 class ToldReactor:
@@ -172,3 +173,12 @@ class WorkersTests(TestCase):
         self.workers.stop()
         after = self.assertFailure(self.workers.call(int), WorkersStopped)
         return gatherResults([before, after])
+
+
+def test_the_reactor_gets_the_interpreter_back_soon() -> None:
+    usual = sys.getswitchinterval()
+    try:
+        favour_the_reactor()
+        assert sys.getswitchinterval() == SWITCH_SECONDS < usual
+    finally:
+        sys.setswitchinterval(usual)
