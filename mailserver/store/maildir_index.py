@@ -20,6 +20,7 @@ from contextlib import suppress
 
 from mailserver.durable import Disk
 from mailserver.store.octets import open_regular
+from mailserver.store.order import give_way, in_parts
 
 FILE_NAME = "maildrop.index"
 FEWEST = 500
@@ -33,6 +34,7 @@ FolderState = tuple[int, int, int, int]
 _MAGIC = b"mailserver maildrop index 1 " + sys.byteorder[:1].encode() + b"\n"
 _HEAD = struct.Struct("<8q3QI")  # two folders; messages, octets of names, octets of ids; a checksum
 _MOST_OCTETS = 2**30
+_PART_OCTETS = 128 * 1024
 
 
 def states(mailbox: str, folders: Sequence[str]) -> list[FolderState]:
@@ -62,7 +64,7 @@ def read(
             return None
         octets = array("Q", payload[: count * 8])
         names = _split(payload[count * 8 : count * 8 + names_end])
-        ids = _split(payload[count * 8 + names_end :]) if ids_end else [n.partition(":")[0] for n in names]
+        ids = _split(payload[count * 8 + names_end :]) if ids_end else _bases(names)
         if len(names) == len(ids) == count:
             return names, octets, ids
     return None
@@ -90,8 +92,7 @@ def write(
     if len(names) < FEWEST:
         return
     with suppress(OSError):
-        joined = os.fsencode("\n".join(names))
-        ids = "\n".join(unique_ids).encode()
+        joined, ids = _joined(names), _joined(unique_ids)
         if ids == joined:
             ids = b""
         payload = b"".join((array("Q", octets).tobytes(), joined, ids))
@@ -120,4 +121,21 @@ def _split(octets: bytes) -> list[str]:
     """Names of files, none of which leads elsewhere."""
     if b"/" in octets or b"\0" in octets:
         raise ValueError
-    return os.fsdecode(octets).split("\n")
+    names: list[str] = []
+    start = 0
+    while start <= len(octets):
+        end = octets.find(b"\n", start + _PART_OCTETS)
+        if end < 0:
+            end = len(octets)
+        names += os.fsdecode(octets[start:end]).split("\n")
+        start = end + 1
+        give_way()
+    return names
+
+
+def _bases(names: Sequence[str]) -> list[str]:
+    return [name.partition(":")[0] for part in in_parts(names) for name in part]
+
+
+def _joined(names: Sequence[str]) -> bytes:
+    return b"\n".join([os.fsencode("\n".join(part)) for part in in_parts(names)])

@@ -18,6 +18,11 @@ _SAMPLED = 32
 _PAUSE = 0.00005
 
 
+def give_way() -> None:
+    """Let other threads have the interpreter."""
+    time.sleep(_PAUSE)
+
+
 def in_parts(items: Sequence[V]) -> Iterator[Sequence[V]]:
     """Slices of ``AT_ONCE``.
 
