@@ -13,14 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mailserver.interfaces import MailboxUnavailable
+from mailserver.store.dotlock import PAUSE, Dotlock, shown
 from mailserver.store.paths import DOTLOCK
 
-STALE_SECONDS = 600.0
-"""A dotlock older than this has lost its owner."""
-
-_PAUSE = 0.02
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_DOT = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
@@ -62,15 +58,15 @@ class MboxLocks:
     def _enter(self, path: str) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: path not in self._held, self._patience):
-                raise MailboxUnavailable(f"{_shown(path)} is in use by another delivery or session")
+                raise MailboxUnavailable(f"{shown(path)} is in use by another delivery or session")
             self._held.add(path)
 
 
-def _both(path: str, deadline: float) -> tuple[HeldMbox, _Dotlock]:
+def _both(path: str, deadline: float) -> tuple[HeldMbox, Dotlock]:
     """Both locks, tried together: Debian's policy (11.6) lets programs begin with fcntl, or take both
     without blocking; so nobody who has the one waits for us, who have the other."""
     while True:
-        dotlock = _Dotlock(path + DOTLOCK, deadline)
+        dotlock = Dotlock(path + DOTLOCK, deadline)
         held = HeldMbox(path)
         try:
             held.lock()
@@ -84,7 +80,7 @@ def _both(path: str, deadline: float) -> tuple[HeldMbox, _Dotlock]:
             held.close()
             dotlock.release()
             raise
-        time.sleep(_PAUSE)
+        time.sleep(PAUSE)
 
 
 class MboxLocked(MailboxUnavailable):
@@ -146,7 +142,7 @@ def _lock_file(fd: int, path: str) -> None:
     except OSError as error:
         if error.errno not in _BUSY:
             raise
-        raise MboxLocked(f"{_shown(path)} is locked by another program") from None
+        raise MboxLocked(f"{shown(path)} is locked by another program") from None
 
 
 def _try_lock(fd: int) -> None:
@@ -165,90 +161,8 @@ def _try_lock(fd: int) -> None:
 def _refuse_foreign(fd: int, path: str) -> None:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
-        raise MailboxUnavailable(f"{_shown(path)} is not a regular file")
+        raise MailboxUnavailable(f"{shown(path)} is not a regular file")
     if found.st_uid != os.geteuid():
-        raise MailboxUnavailable(f"{_shown(path)} belongs to another user")
+        raise MailboxUnavailable(f"{shown(path)} belongs to another user")
     if found.st_nlink != 1:
-        raise MailboxUnavailable(f"{_shown(path)} has more than one name (hard links)")
-
-
-def _shown(path: str) -> str:
-    """A file as a report to the sender may name it: without the path of the store."""
-    return os.path.basename(path)
-
-
-class _Dotlock:
-    """``<mbox>.lock``, which holds the process id and host of its owner."""
-
-    def __init__(self, path: str, deadline: float) -> None:
-        self._path = path
-        while not self._take():
-            if self._is_stale():
-                self._break()
-            elif time.monotonic() >= deadline:
-                raise MailboxUnavailable(f"{_shown(path)} is held by another program")
-            else:
-                time.sleep(_PAUSE)
-
-    def release(self) -> None:
-        """Remove the lock file, unless somebody has broken it and put his own in its place."""
-        try:
-            if os.path.samestat(os.lstat(self._path), self._mine):
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass
-
-    def _take(self) -> bool:
-        try:
-            fd = os.open(self._path, _DOT, 0o600)
-        except FileExistsError:
-            return False
-        try:
-            os.write(fd, f"{os.getpid()} {os.uname().nodename}\n".encode())
-            self._mine = os.fstat(fd)
-        finally:
-            os.close(fd)
-        return True
-
-    def _is_stale(self) -> bool:
-        try:
-            self._seen = os.lstat(self._path)
-            return time.time() - self._seen.st_mtime > STALE_SECONDS or self._owner_is_dead()
-        except FileNotFoundError:
-            return False
-
-    def _owner_is_dead(self) -> bool:
-        """Whether a process of this host left the lock behind: so a crash costs no ten minutes."""
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            number, _, host = os.read(fd, 300).decode("ascii", "replace").strip().partition(" ")
-        finally:
-            os.close(fd)
-        if host != os.uname().nodename or not number.isdecimal():
-            return False
-        if int(number) == os.getpid():
-            return True  # threads of this process wait in MboxLocks, so it was an earlier one
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            return True
-        except (PermissionError, OverflowError):
-            pass
-        return False
-
-    def _break(self) -> None:
-        """Take the stale lock away, but not a live one that has come in its place meanwhile."""
-        aside = f"{self._path}.{os.getpid()}.{threading.get_ident()}"
-        try:
-            os.rename(self._path, aside)
-        except FileNotFoundError:
-            return
-        if not os.path.samestat(os.lstat(aside), self._seen):
-            try:
-                os.link(aside, self._path, follow_symlinks=False)
-            except FileExistsError:
-                pass
-        os.unlink(aside)
+        raise MailboxUnavailable(f"{shown(path)} has more than one name (hard links)")
