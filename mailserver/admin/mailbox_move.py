@@ -13,11 +13,12 @@ from mailserver.admin.operator import ADDRESS, PATIENCE, Operator, Refusal, beco
 from mailserver.admin.output import Output, json_option
 from mailserver.admin.progress import Progress
 from mailserver.interfaces import MailboxUnavailable, MaildropInUse
-from mailserver.store.conversion import Conversion, ConversionRefused, Mailboxes
+from mailserver.store.conversion import Conversion, ConversionRefused
 from mailserver.store.exporting import ExportRefused
 from mailserver.store.exporting import export as export_mailbox
 from mailserver.store.foreign_ids import DOVECOT_FORMAT, SOURCES, ForeignIdsError
 from mailserver.store.importing import ImportRefused, import_into, source_at
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.paths import MBOX, mailbox_path
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address

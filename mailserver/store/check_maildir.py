@@ -13,9 +13,9 @@ from functools import partial
 from mailserver.interfaces import MailboxUnavailable
 from mailserver.store import maildir_index, maildirsize
 from mailserver.store.adding import Progress
-from mailserver.store.conversion import Mailboxes
 from mailserver.store.findings import Finding, check_kept_ids
 from mailserver.store.kept_ids import read_kept, write_kept
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.maildrop import unique_id
 from mailserver.store.octets import CrlfCount, open_regular, pieces_of
 from mailserver.store.stored import FOLDERS, is_message_name, names_in

@@ -9,8 +9,8 @@ from functools import partial
 
 from mailserver.interfaces import MailboxUnavailable
 from mailserver.store.adding import Progress
-from mailserver.store.conversion import Mailboxes
 from mailserver.store.findings import Finding, check_kept_ids
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.mbox_messages import messages_of, unique_ids
 from mailserver.store.mbox_rewrite import rewrite_with_beginning
 from mailserver.store.octets import open_regular

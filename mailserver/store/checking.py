@@ -9,8 +9,8 @@ from functools import partial
 from mailserver.store.adding import Progress
 from mailserver.store.check_maildir import MaildirCheck
 from mailserver.store.check_mbox import MboxCheck
-from mailserver.store.conversion import Mailboxes
 from mailserver.store.findings import Finding
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.stored import names_in
 
 

@@ -10,7 +10,8 @@ import os
 from contextlib import suppress
 
 from mailserver.store.adding import MaildirAddition, Progress, mbox_form
-from mailserver.store.conversion import Mailboxes, maildir_folders
+from mailserver.store.conversion import maildir_folders
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.paths import MBOX
 from mailserver.store.stored import Stored, stored_in_maildir
 

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from mailserver.store.adding import MaildirAddition, Progress
-from mailserver.store.conversion import Mailboxes, maildir_folders
+from mailserver.store.conversion import maildir_folders
 from mailserver.store.foreign_ids import DOVECOT_FORMAT, dovecot_id, foreign_ids
 from mailserver.store.kept_ids import is_unique_id
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.maildrop import unique_id
 from mailserver.store.mbox_messages import messages_of
 from mailserver.store.octets import open_regular

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mailserver.durable import Disk
-from mailserver.store.conversion import Conversion, Mailboxes
+from mailserver.store.conversion import Conversion
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.mailstore import MailStore
 from mailserver.values.account import Account
 from tests.store.deliveries import ADA, contents, deliver, delivery_of, opened, sent_form, store_at

@@ -10,8 +10,8 @@ import pytest
 
 from mailserver.durable import Disk
 from mailserver.store.checking import repair, verify
-from mailserver.store.conversion import Mailboxes
 from mailserver.store.kept_ids import kept_path, write_kept
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.mailstore import MailStore
 from tests.store.deliveries import ADA, contents, deliver, delivery_of, opened, store_at
 

@@ -11,7 +11,8 @@ import pytest
 
 from mailserver.durable import Disk, DurableFile, StrPath
 from mailserver.interfaces import MaildropInUse
-from mailserver.store.conversion import Conversion, ConversionRefused, Mailboxes
+from mailserver.store.conversion import Conversion, ConversionRefused
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.mailstore import MailStore
 from mailserver.values.account import Account
 from tests.store.deliveries import (

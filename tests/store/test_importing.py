@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mailserver.durable import Disk
-from mailserver.store.conversion import Mailboxes
 from mailserver.store.exporting import ExportRefused, export
 from mailserver.store.foreign_ids import DOVECOT_FORMAT, ForeignIdsError
 from mailserver.store.importing import Imported, ImportRefused, import_into, source_at
+from mailserver.store.mailboxes import Mailboxes
 from mailserver.store.mailstore import MailStore
 from tests.store.deliveries import ADA, contents, deliver, delivery_of, opened, sent_form, store_at
 
