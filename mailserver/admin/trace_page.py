@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
+from mailserver.trace.records import ENDS
 from mailserver.values.units import octets_text
 
 Record = dict[str, Any]
@@ -19,15 +20,24 @@ def page(told: dict[str, Any]) -> str:
         for stage, text in _STAGES.get(record["e"], _other)(record, told):
             lines.append(f"{_moment(record['t'])}  {stage:<12}{text}")
     lines += list(_files(told["files"]))
-    if not any(record["e"] == "removed" or _is_over(record) for record in records):
+    if any(record["e"] == "accepted" for record in records) and not _is_over(records):
         lines.append(
             f"{'':25}{'now':<12}it waits, or its end was not recorded; `mailserver queue show` tells"
         )
     return "\n".join(lines)
 
 
-def _is_over(record: Record) -> bool:
-    return record["e"] in ("refused", "operator") and record.get("what", "removed") == "removed"
+def _is_over(records: list[Record]) -> bool:
+    """Whether each recipient has its end."""
+    waiting: set[int] = set()
+    for record in records:
+        if record["e"] == "accepted":
+            waiting |= {int(one[0]) for one in record["to"]}
+        elif record["e"] == "attempt":
+            waiting -= {int(one["n"]) for one in record["to"] if one["what"] in ENDS}
+        elif record["e"] == "operator" and record["what"] == "removed":
+            waiting -= set(record.get("n", waiting))
+    return not waiting
 
 
 def _moment(seconds: float) -> str:
@@ -118,10 +128,6 @@ def _operator(record: Record, _: dict[str, Any]) -> Stages:
     yield record["what"], f"by {record['by']}{why}"
 
 
-def _removed(record: Record, _: dict[str, Any]) -> Stages:
-    yield "finished", "nobody waits for it any more"
-
-
 def _other(record: Record, _: dict[str, Any]) -> Stages:
     yield record["e"], ""
 
@@ -133,7 +139,6 @@ _STAGES: dict[str, Any] = {
     "child": _child,
     "held": _held,
     "operator": _operator,
-    "removed": _removed,
 }
 
 

@@ -96,7 +96,6 @@ class Recorder:
         """A message is ours: by SMTP in ``session``, or ``how`` else; ``notes`` is what rules had to say."""
         seen = None
         if session is not None:
-            tls = session.tls
             seen = (
                 session.role,
                 session.client_host,
@@ -104,7 +103,7 @@ class Recorder:
                 session.client_name,
                 session.hello,
                 session.began,
-                f"{tls.version} {tls.cipher}" if tls is not None else "",
+                session.tls,
                 session.account,
                 notes,
             )
@@ -124,8 +123,7 @@ class Recorder:
         self._put("held", entry.id, {"why": entry.envelope.hold}, None)
 
     def removed(self, entry: Entry) -> None:
-        """Nobody waits for a message any more."""
-        self._put("removed", entry.id, {}, None)
+        """Nobody waits for a message any more, which the ends of its recipients have told already."""
 
     def refused(
         self,
@@ -219,27 +217,10 @@ def _line(event: Event) -> bytes:
     kind, moment, id_, what, more = event
     name = queue_id(id_) if isinstance(id_, int) else id_
     if kind == "attempt":
-        return records.line(name, moment, kind, records.outcome_fields(what))
+        return records.attempted(name, moment, what)
     if kind == "accepted":
         seen, message_id, size, how = more
-        fields = records.envelope_fields(what, size)
-        if message_id:
-            fields["id"] = message_id
-        if how:
-            fields["how"] = how
-        return records.line(name, moment, kind, fields | _session(seen))
+        return records.accepted(name, moment, what, message_id, size, how, seen)
     if kind == "child":
         return records.line(name, moment, kind, {"child": queue_id(what), "from": str(more)})
     return records.line(name, moment, kind, what)
-
-
-def _session(seen: Any) -> dict[str, Any]:
-    if seen is None:
-        return {}
-    role, host, port, client_name, hello, began, tls, account, notes = seen
-    fields = {"role": role, "client": [host, port, client_name], "hello": hello, "began": began, "tls": tls}
-    if account is not None:
-        fields["user"] = str(account.address)
-    if notes:
-        fields["notes"] = list(notes)
-    return fields

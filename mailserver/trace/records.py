@@ -36,52 +36,76 @@ def line(id_: str, moment: float, event: str, fields: Mapping[str, Any]) -> byte
     return _encode(told).encode() + b"\n"
 
 
-def envelope_fields(envelope: Envelope, size: int) -> dict[str, Any]:
-    """Who writes to whom; each recipient as ``[number, address]``, and the original where it is another."""
-    fields: dict[str, Any] = {
-        "from": str(envelope.reverse_path),
-        "to": [_recipient(one) for one in envelope.recipients],
-        "size": size,
-    }
+_quoted = json.encoder.encode_basestring_ascii
+
+Seen = tuple[str, str, int, str, str, float, Any, Any, Any]
+"""Of a session: role, host, port, client's name, EHLO, beginning, TLS, account, notes of rules."""
+
+
+def accepted(
+    id_: str, moment: float, envelope: Envelope, message_id: str, size: int, how: str, seen: Seen | None
+) -> bytes:
+    """The record of a message that is ours. Put together by hand: an encoder takes five times as long.
+
+    ``to`` has each recipient as ``[number, address]``, and the original where it is another.
+    """
+    text = (
+        f'{{"q":"{id_}","t":{moment:.4f},"e":"accepted","from":{_quoted(str(envelope.reverse_path))},'
+        f'"to":[{",".join([_recipient(one) for one in envelope.recipients])}],"size":{size}'
+    )
+    if message_id:
+        text += f',"id":{_quoted(message_id)}'
+    if how:
+        text += f',"how":{_quoted(how)}'
     if envelope.hold:
-        fields["hold"] = envelope.hold
+        text += f',"hold":{_quoted(envelope.hold)}'
     if envelope.release_at:
-        fields["release"] = envelope.release_at
-    return fields
+        text += f',"release":{envelope.release_at:.3f}'
+    if seen is not None:
+        text += _session(seen)
+    return f"{text}}}\n".encode()
 
 
-def _recipient(recipient: Recipient) -> list[Any]:
+def _session(seen: Seen) -> str:
+    role, host, port, name, hello, began, tls, account, notes = seen
+    text = (
+        f',"role":"{role}","client":[{_quoted(host)},{port},{_quoted(name)}],"hello":{_quoted(hello)},'
+        f'"began":{began:.3f},"tls":{_quoted(f"{tls.version} {tls.cipher}") if tls is not None else _NOTHING}'
+    )
+    if account is not None:
+        text += f',"user":{_quoted(str(account.address))}'
+    if notes:
+        text += f',"notes":{_encode(list(notes))}'
+    return text
+
+
+_NOTHING = '""'
+
+
+def _recipient(recipient: Recipient) -> str:
     address, original = recipient.address, recipient.original
     if original is address or original == address:
-        return [recipient.number, str(address)]
-    return [recipient.number, str(address), str(original)]
+        return f"[{recipient.number},{_quoted(str(address))}]"
+    return f"[{recipient.number},{_quoted(str(address))},{_quoted(str(original))}]"
 
 
-def outcome_fields(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """``to``: what became of each recipient; ``tries``: each address that was tried, with its dialogue."""
-    tried: dict[int, Any] = {}
-    told = []
-    for outcome in outcomes:
-        facts = outcome.facts
-        if facts is not None and facts.attempts:
-            tried[id(facts)] = facts
-        told.append(_outcome(outcome))
-    fields: dict[str, Any] = {"to": told}
+def attempted(id_: str, moment: float, outcomes: Sequence[Outcome]) -> bytes:
+    """The record of an attempt. ``to``: what became of each recipient; ``tries``: each address that was
+    tried, with its dialogue."""
+    tried = {id(one.facts): one.facts for one in outcomes if one.facts is not None and one.facts.attempts}
+    told = ",".join([_outcome(one) for one in outcomes])
+    text = f'{{"q":"{id_}","t":{moment:.4f},"e":"attempt","to":[{told}]'
     if tried:
-        fields["tries"] = [attempt.fields() for facts in tried.values() for attempt in facts.attempts]
-    return fields
+        tries = [attempt.fields() for facts in tried.values() for attempt in facts.attempts]
+        text += f',"tries":{_encode(tries)}'
+    return f"{text}}}\n".encode()
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: Outcome) -> str:
     recipient = outcome.recipient
-    told: dict[str, Any] = {
-        "n": recipient.number,
-        "to": str(recipient.address),
-        "what": _KINDS[type(outcome)],
-        "status": outcome.status,
-        "said": printable(outcome.diagnostic, TEXT),
-        "relay": outcome.relay,
-    }
-    if isinstance(outcome, Delayed):
-        told["retry"] = outcome.retry_at
-    return told
+    retry = f',"retry":{outcome.retry_at:.3f}' if isinstance(outcome, Delayed) else ""
+    return (
+        f'{{"n":{recipient.number},"to":{_quoted(str(recipient.address))},"what":"{_KINDS[type(outcome)]}",'
+        f'"status":{_quoted(outcome.status)},"said":{_quoted(printable(outcome.diagnostic, TEXT))},'
+        f'"relay":{_quoted(outcome.relay)}{retry}}}'
+    )

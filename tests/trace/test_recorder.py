@@ -96,7 +96,7 @@ def test_a_life_is_told_from_the_connection_to_the_end(recorder: Recorder, tmp_p
         assert find(tmp_path, what, 5) == [message.queue_id], what
     assert find(tmp_path, "nobody@a.test", 5) == []
     life = lives(tmp_path, [message.queue_id])[message.queue_id]
-    assert kinds(life.records) == ["accepted", "attempt", "attempt", "attempt", "removed"]
+    assert kinds(life.records) == ["accepted", "attempt", "attempt", "attempt"]
     assert life.rules == ["relay_only", "greylist"]
     accepted, first = life.records[0], life.records[1]
     assert accepted["user"] == "ada@a.test"
@@ -160,7 +160,7 @@ def test_too_much_is_dropped_and_counted(
 ) -> None:
     monkeypatch.setattr(recorder_module, "MOST_WAITING", 3)
     for _ in range(10):
-        recorder.removed(entry("x@b.test"))
+        recorder.held(entry("x@b.test"))
     assert recorder.dropped == 7
     monkeypatch.undo()
     recorder.start()
@@ -168,7 +168,7 @@ def test_too_much_is_dropped_and_counted(
     (segment,) = segments(tmp_path)
     told = [json.loads(line) for line in segment.path.read_bytes().splitlines()]
     assert [record["count"] for record in told if record["e"] == "lost"] == [7]
-    assert kinds(told).count("removed") == 3
+    assert kinds(told).count("held") == 3
 
 
 def test_a_full_disk_costs_records_and_nothing_else(
@@ -186,19 +186,19 @@ def test_a_full_disk_costs_records_and_nothing_else(
     monkeypatch.setattr("mailserver.trace.segments.os.write", failing)
     recorder.start()
     first, second = entry("x@b.test"), entry("y@b.test", number=(int(NOW * 1e6) + 9) << 10)
-    recorder.removed(first)
+    recorder.held(first)
     while not find_quietly(tmp_path, first.queue_id):
         pass
     full.set()
-    recorder.removed(second)
+    recorder.held(second)
     while not recorder.dropped:
         pass
     full.clear()
-    recorder.removed(first)
+    recorder.held(first)
     recorder.stop()
     (segment,) = segments(tmp_path)
     told = [json.loads(line) for line in segment.path.read_bytes().splitlines()]
-    assert kinds(told) == ["rules", "began", "removed", "lost", "removed", "stopped"]
+    assert kinds(told) == ["rules", "began", "held", "lost", "held", "stopped"]
     assert len(complaints) == 1
     assert "mail goes on" in complaints[0]
 
@@ -231,19 +231,19 @@ def test_each_writer_has_its_own_file_and_all_are_read(tmp_path: Path) -> None:
     for worker in (0, 1):
         made = Recorder(tmp_path, worker, DAY, 0, pytest.fail, (), lambda: NOW)
         made.start()
-        (made.accepted if worker == 0 else made_removed(made))(message, None)
+        (made.accepted if worker == 0 else made_held(made))(message, None)
         made.stop()
     append(tmp_path, [b'{"q":"%s","t":1,"e":"operator"}\n' % message.queue_id.encode()], NOW)
     assert [segment.writer for segment in segments(tmp_path)] == ["0", "1", "commands"]
     assert sorted(kinds(lives(tmp_path, [message.queue_id])[message.queue_id].records)) == [
         "accepted",
+        "held",
         "operator",
-        "removed",
     ]
 
 
-def made_removed(made: Recorder) -> Any:
-    return lambda message, _: made.removed(message)
+def made_held(made: Recorder) -> Any:
+    return lambda message, _: made.held(message)
 
 
 def test_letters_of_every_alphabet_are_found(recorder: Recorder, tmp_path: Path) -> None:
