@@ -123,7 +123,7 @@ class _SlowSession(asyncio.Protocol):
     def _command(self, verb: bytes) -> None:
         if verb == b"QUIT":
             # It may come behind the final dot, whose answer has still to leave.
-            self._clock.call_at(self._free_at, self._transport.close)
+            self._clock.call_at(self._free_at + 0.001, self._transport.close)
             return
         self._in_content = verb == b"DATA"
         others = {
