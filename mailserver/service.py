@@ -101,6 +101,7 @@ class MailServer(MultiService):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._place = place or Place()
+        self._given = settings
         self._settings = settings = share_of(settings, self._place.count)
         self._reactor = reactor
         self._quick_start = quick_start
@@ -133,7 +134,7 @@ class MailServer(MultiService):
             listener.serve(house.factory(listener.name))
             if self._place.count == 1:
                 log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
-        self._changing = Changing(self._settings, self._change, self._reactor, self._place.path)
+        self._changing = Changing(self._given, self._change, self._reactor, self._place.path)
         self._changing.answer(house.control)
         on_hangup(self._reactor, self._changing.reread)
         # What a start has made stays: Python's collector need not walk through it while people wait.
@@ -146,7 +147,7 @@ class MailServer(MultiService):
     def _change(self, settings: Settings) -> None:
         """Let the next connections meet other settings. Raises ``StartFailed``: nothing was changed."""
         assert self._house is not None
-        self._house.change(settings)
+        self._house.change(share_of(settings, self._place.count))
         for listener in self._listeners:
             listener.serve(self._house.factory(listener.name))
 
@@ -216,6 +217,7 @@ class House:
         self.submissions = Submissions(settings, self.directory, self.workers, self.bridge, reactor)
         self.suppressing = Suppressing(settings, self.directory, self.workers, reactor)
         self.fetching = Fetching(settings, self.workers, reactor, place)
+        self._counts = counts_of(settings, place)
         self.entrance = self._make_entrance()
         self.tracing = Tracing(settings, place.number, self.entrance.rule_names)
         self.auditing = Auditing(settings, self.directory.resolve, self.bridge, reactor)
@@ -388,9 +390,8 @@ class House:
 
     def _make_entrance(self) -> Entrance:
         try:
-            counts = counts_of(self._settings, self._place)
             return Entrance(
-                self._settings, self._reactor, self.bridge, self.workers, *self._rules(), shared=counts
+                self._settings, self._reactor, self.bridge, self.workers, *self._rules(), shared=self._counts
             )
         except EntranceUnusable as error:
             raise StartFailed(str(error)) from error

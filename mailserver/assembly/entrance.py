@@ -134,11 +134,13 @@ class Entrance:
     def succeed(self, former: Entrance) -> None:
         """Open in the place of another, whose connections still count."""
         limits = self.connections.limits
+        shared, self._shared, former._shared = self._shared, None, None  # open, and both have the same
         former.close()
         self.connections = former.connections
         self.connections.limits = limits
         self.connections.factories[:] = [one for one in self.connections.factories if one.sessions]
         self.open()
+        self._shared = shared
 
     def proxied(self, factory: Any) -> Any:
         """``factory``, behind a reader of PROXY headers where load balancers are named."""

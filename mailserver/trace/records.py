@@ -12,7 +12,6 @@ from typing import Any
 
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
-from mailserver.values.text import printable
 
 _KINDS = {
     Delivered: "delivered",
@@ -92,20 +91,20 @@ def _recipient(recipient: Recipient) -> str:
 def attempted(id_: str, moment: float, outcomes: Sequence[Outcome]) -> bytes:
     """The record of an attempt. ``to``: what became of each recipient; ``tries``: each address that was
     tried, with its dialogue."""
-    tried = {id(one.facts): one.facts for one in outcomes if one.facts is not None and one.facts.attempts}
     told = ",".join([_outcome(one) for one in outcomes])
     text = f'{{"q":"{id_}","t":{moment:.4f},"e":"attempt","to":[{told}]'
-    if tried:
+    if outcomes and outcomes[0].facts is not None:
+        tried = {id(one.facts): one.facts for one in outcomes if one.facts is not None}
         tries = [attempt.fields() for facts in tried.values() for attempt in facts.attempts]
         text += f',"tries":{_encode(tries)}'
     return f"{text}}}\n".encode()
 
 
 def _outcome(outcome: Outcome) -> str:
-    recipient = outcome.recipient
-    retry = f',"retry":{outcome.retry_at:.3f}' if isinstance(outcome, Delayed) else ""
+    recipient, kind = outcome.recipient, type(outcome)
+    retry = f',"retry":{outcome.retry_at:.3f}' if kind is Delayed else ""  # type: ignore[union-attr]
     return (
-        f'{{"n":{recipient.number},"to":{_quoted(str(recipient.address))},"what":"{_KINDS[type(outcome)]}",'
-        f'"status":{_quoted(outcome.status)},"said":{_quoted(printable(outcome.diagnostic, TEXT))},'
+        f'{{"n":{recipient.number},"to":{_quoted(str(recipient.address))},"what":"{_KINDS[kind]}",'
+        f'"status":{_quoted(outcome.status)},"said":{_quoted(outcome.diagnostic[:TEXT])},'
         f'"relay":{_quoted(outcome.relay)}{retry}}}'
     )
