@@ -8,7 +8,7 @@ PROGRAM = "mailserver"
 VARIABLE = "_MAILSERVER_COMPLETE"
 
 
-@click.command(epilog='Example: eval "$(mailserver completion bash)"')
+@click.command(epilog="Example: mailserver completion bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -111,7 +111,11 @@ class Recorder:
 
     def attempted(self, entry: Entry, outcomes: Sequence[Outcome]) -> None:
         """One attempt has ended."""
-        self._put("attempt", entry.id, outcomes, None)
+        events = self._events
+        if self._awake and len(events) < MOST_WAITING:  # as ``_put``, without the call
+            events.append(("attempt", self._now(), entry.id, outcomes, None))
+        else:
+            self._put("attempt", entry.id, outcomes, None)
 
     def reported(self, made: Entry, about: Entry) -> None:
         """``made`` is a message of our own about another, or a copy of it to others."""
@@ -182,13 +186,15 @@ class Recorder:
                 return
 
     def _write_all(self) -> None:
-        lines: list[bytes] = []
+        lines: list[str] = []
         count = len(self._events)
         if self.dropped > self._told_of:
-            lines.append(records.line("", self._now(), LOST, {"count": self.dropped - self._told_of}))
+            told = {"count": self.dropped - self._told_of}
+            lines.append(records.line("", self._now(), LOST, told).decode())
         told_of = self.dropped
+        next_event = self._events.popleft
         for _ in range(count):
-            event = self._events.popleft()
+            event = next_event()
             try:
                 lines.append(_line(event))
             except Exception as error:  # a fault of ours costs one record
@@ -197,7 +203,7 @@ class Recorder:
         if not lines:
             return
         try:
-            self._writer.write(b"".join(lines))
+            self._writer.write("".join(lines).encode())
             self._told_of = told_of
         except OSError as error:
             self.dropped += count
@@ -213,7 +219,7 @@ class Recorder:
             self._complain(what)
 
 
-def _line(event: Event) -> bytes:
+def _line(event: Event) -> str:
     kind, moment, id_, what, more = event
     name = queue_id(id_) if isinstance(id_, int) else id_
     if kind == "attempt":
@@ -222,5 +228,5 @@ def _line(event: Event) -> bytes:
         seen, message_id, size, how = more
         return records.accepted(name, moment, what, message_id, size, how, seen)
     if kind == "child":
-        return records.line(name, moment, kind, {"child": queue_id(what), "from": str(more)})
-    return records.line(name, moment, kind, what)
+        what = {"child": queue_id(what), "from": str(more)}
+    return records.line(name, moment, kind, what).decode()

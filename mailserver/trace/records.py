@@ -43,7 +43,7 @@ Seen = tuple[str, str, int, str, str, float, Any, Any, Any]
 
 def accepted(
     id_: str, moment: float, envelope: Envelope, message_id: str, size: int, how: str, seen: Seen | None
-) -> bytes:
+) -> str:
     """The record of a message that is ours. Put together by hand: an encoder takes five times as long.
 
     ``to`` has each recipient as ``[number, address]``, and the original where it is another.
@@ -62,7 +62,7 @@ def accepted(
         text += f',"release":{envelope.release_at:.3f}'
     if seen is not None:
         text += _session(seen)
-    return f"{text}}}\n".encode()
+    return f"{text}}}\n"
 
 
 def _session(seen: Seen) -> str:
@@ -88,7 +88,7 @@ def _recipient(recipient: Recipient) -> str:
     return f"[{recipient.number},{_quoted(str(address))},{_quoted(str(original))}]"
 
 
-def attempted(id_: str, moment: float, outcomes: Sequence[Outcome]) -> bytes:
+def attempted(id_: str, moment: float, outcomes: Sequence[Outcome]) -> str:
     """The record of an attempt. ``to``: what became of each recipient; ``tries``: each address that was
     tried, with its dialogue."""
     told = ",".join([_outcome(one) for one in outcomes])
@@ -97,7 +97,7 @@ def attempted(id_: str, moment: float, outcomes: Sequence[Outcome]) -> bytes:
         tried = {id(one.facts): one.facts for one in outcomes if one.facts is not None}
         tries = [attempt.fields() for facts in tried.values() for attempt in facts.attempts]
         text += f',"tries":{_encode(tries)}'
-    return f"{text}}}\n".encode()
+    return f"{text}}}\n"
 
 
 def _outcome(outcome: Outcome) -> str:

@@ -112,8 +112,6 @@ def words_of(name: str, example: str, folder: Path, id_: str) -> list[str]:
     text = example.removeprefix("Example: ").replace("2kq8f3vbx1c", id_)
     text = text.replace("/backup/", f"{folder}/backup/").replace("/var/vmail/", f"{folder}/")
     text = text.replace("answer.txt", f"{folder}/answer.txt")
-    if name == "completion":
-        text = text.removeprefix('eval "$(').removesuffix(')"')
     words = shlex.split(text)
     assert words.pop(0) == "mailserver", example
     if words[0] == "--config":
