@@ -44,12 +44,14 @@ Seen = tuple[str, str, int, str, str, float, Any, Any, Any]
 def accepted(
     id_: str, moment: float, envelope: Envelope, message_id: str, size: int, how: str, seen: Seen | None
 ) -> str:
-    """The record of a message that is ours. Put together by hand: an encoder takes five times as long.
+    """The record of a message that is ours. Put together by hand: an encoder takes five times as long, and
+    three digits of a float longer than those of an integer.
 
     ``to`` has each recipient as ``[number, address]``, and the original where it is another.
     """
     text = (
-        f'{{"q":"{id_}","t":{moment:.4f},"e":"accepted","from":{_quoted(str(envelope.reverse_path))},'
+        f'{{"q":"{id_}","t":{int(moment * 1000)}e-3,"e":"accepted",'
+        f'"from":{_quoted(str(envelope.reverse_path))},'
         f'"to":[{",".join([_recipient(one) for one in envelope.recipients])}],"size":{size}'
     )
     if message_id:
@@ -69,7 +71,8 @@ def _session(seen: Seen) -> str:
     role, host, port, name, hello, began, tls, account, notes = seen
     text = (
         f',"role":"{role}","client":[{_quoted(host)},{port},{_quoted(name)}],"hello":{_quoted(hello)},'
-        f'"began":{began:.3f},"tls":{_quoted(f"{tls.version} {tls.cipher}") if tls is not None else _NOTHING}'
+        f'"began":{int(began * 1000)}e-3,'
+        f'"tls":{_quoted(f"{tls.version} {tls.cipher}") if tls is not None else _NOTHING}'
     )
     if account is not None:
         text += f',"user":{_quoted(str(account.address))}'
@@ -92,7 +95,7 @@ def attempted(id_: str, moment: float, outcomes: Sequence[Outcome]) -> str:
     """The record of an attempt. ``to``: what became of each recipient; ``tries``: each address that was
     tried, with its dialogue."""
     told = ",".join([_outcome(one) for one in outcomes])
-    text = f'{{"q":"{id_}","t":{moment:.4f},"e":"attempt","to":[{told}]'
+    text = f'{{"q":"{id_}","t":{int(moment * 1000)}e-3,"e":"attempt","to":[{told}]'
     if outcomes and outcomes[0].facts is not None:
         tried = {id(one.facts): one.facts for one in outcomes if one.facts is not None}
         tries = [attempt.fields() for facts in tried.values() for attempt in facts.attempts]
