@@ -18,7 +18,7 @@ from itertools import chain
 
 from mailserver.durable import Disk
 from mailserver.interfaces import Delivery, MailboxUnavailable
-from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf
+from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf, whole_to_lf
 
 IN_MEMORY_OCTETS = 256 * 1024
 """Content up to this size is written by one system call; larger content is streamed."""
@@ -142,7 +142,7 @@ class MaildirWriter:
         content = delivery.content
         if content.size > IN_MEMORY_OCTETS:
             return self._stream(path, delivery)
-        octets = b"".join((delivery.header, *content.chunks())).replace(b"\r\n", b"\n")
+        octets = whole_to_lf(b"".join((delivery.header, *content.chunks())))
         self._disk.write(path, (octets,))
         return len(octets), crlf_octets(octets)
 

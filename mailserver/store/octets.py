@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
+from mailserver.values.line_ends import count_lf, lf_text
+
 READ_OCTETS = 64 * 1024
 """How much of a file is read at once."""
 
@@ -19,9 +21,15 @@ def to_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         piece = held + piece
         held = b"\r" if piece.endswith(b"\r") else b""  # its LF may be in the next piece
-        yield (piece[:-1] if held else piece).replace(b"\r\n", b"\n")
+        yield whole_to_lf(piece[:-1] if held else piece)
     if held:
         yield held
+
+
+def whole_to_lf(octets: bytes) -> bytes:
+    """``to_lf`` of octets that end with no half of a CRLF."""
+    text = lf_text(octets)
+    return octets.replace(b"\r\n", b"\n") if text is None else text
 
 
 def to_crlf(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -60,7 +68,7 @@ def canonical(octets: bytes) -> bytes | None:
 
 def crlf_octets(octets: bytes) -> int:
     """How many octets ``to_crlf`` makes of a message that is in memory."""
-    size = len(octets) + octets.count(b"\n")
+    size = len(octets) + count_lf(octets)
     if b"\r" in octets:
         size -= octets.count(b"\r\n")
     return size if octets.endswith(b"\n") or not octets else size + 2
@@ -76,7 +84,7 @@ class CrlfCount:
     def add(self, piece: bytes) -> None:
         """The next octets of the message."""
         if piece:
-            self._octets += len(piece) + piece.count(b"\n")
+            self._octets += len(piece) + count_lf(piece)
             if b"\r" in piece:
                 self._octets -= piece.count(b"\r\n")
             if self._last == b"\r" and piece.startswith(b"\n"):

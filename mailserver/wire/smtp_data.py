@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.values.line_ends import lf_text
 from mailserver.values.reply import Reply, reply
 
 TEXT_LINE_OCTETS = 1000
@@ -80,9 +81,8 @@ class ContentScanner:
         piece, stuffed = self._cut(self._carry + octets)
         if self._size > self._limit or not piece:
             return b""
-        # No CRLF is ever cut in two, so each piece can be counted by itself.
-        lines = piece.count(b"\r\n")
-        if piece.count(b"\n") != lines or piece.count(b"\r") != lines:
+        # No CRLF is ever cut in two, so each piece can be looked at by itself.
+        if lf_text(piece) is None:
             if self._normalize:
                 piece, stuffed = _mended(piece), True
             else:
@@ -102,7 +102,8 @@ class ContentScanner:
 
         A CRLF at the end waits for what follows it.
         """
-        dot = data.find(b"\r\n.")
+        # What has no dot at all, a large attachment for example, needs one pass at memory's speed.
+        dot = data.find(b"\r\n.") if b"." in data else -1
         end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.ended = True
