@@ -8,6 +8,8 @@ import signal
 import smtplib
 from collections.abc import Callable
 
+import pytest
+
 from tests.journeys.server import Server
 from tests.journeys.tools import PATIENCE, eventually, ours, run
 
@@ -33,6 +35,7 @@ def _config(server: Server, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_change_is_applied_and_taken_back(make_server: Callable[..., Server]) -> None:
     server = make_server("a", "mx.a.test", ["a.test"], {"": {"workers": 2}})
     server.add_user("ada@a.test")

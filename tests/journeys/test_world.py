@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.journeys.names import NameServer
 from tests.journeys.server import Server
 from tests.journeys.tools import ours, run
@@ -19,6 +21,7 @@ def _check(server: Server, *options: str) -> tuple[int, dict[str, dict[str, Any]
     return done.returncode, {one["subject"]: one for one in json.loads(done.stdout)}
 
 
+@pytest.mark.long
 def test_findings_come_with_their_remedy(
     make_server: Callable[..., Server], zones: Callable[[dict[str, str]], NameServer]
 ) -> None:
