@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from mailserver.interfaces import IMaildrop, MaildropInUse
 from mailserver.store.kept_ids import is_unique_id
+from mailserver.values.line_ends import lf_text
 from mailserver.values.listing import Listings
 
 _ID = re.compile(r"(?:[!-~]{1,70}\n)*")
@@ -65,8 +66,7 @@ class Maildrop:
 
     def _is_as_listed(self, index: int, content: bytes) -> bool:
         """Whether nothing keeps it from being sent in one piece."""
-        is_clean = content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
-        return is_clean and len(content) <= self.listings.octets[index]
+        return len(content) <= self.listings.octets[index] and lf_text(content) is not None
 
     def mark(self, index: int) -> None:
         """Mark as deleted; ``IndexError`` when there is no such message."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mailserver.values.line_ends import lf_text
+
 _CRLF = b"\r\n"
 
 
@@ -10,10 +12,9 @@ def dot_stuffed(content: bytes) -> bytes:
 
     The short way for what is in memory already; the same octets as ``DotStuffer`` gives.
     """
-    if content.endswith(_CRLF) and not content.startswith(b".") and b"\r\n." not in content:
-        line_ends = content.count(_CRLF)
-        if content.count(b"\n") == line_ends and content.count(b"\r") == line_ends:
-            return content + b".\r\n"
+    ends_well = content.endswith(_CRLF) and not content.startswith(b".") and b"\r\n." not in content
+    if ends_well and lf_text(content) is not None:
+        return content + b".\r\n"
     stuffer = DotStuffer()
     body = stuffer.feed(content)
     return body + stuffer.finish()
@@ -63,12 +64,11 @@ class DotStuffer:
         return b".\r\n" if at_line_start else stray + b"\r\n.\r\n"
 
     def _transform(self, chunk: bytes) -> bytes:
-        line_ends = chunk.count(_CRLF)
-        if chunk.count(b"\n") != line_ends or chunk.count(b"\r") != line_ends:
+        if lf_text(chunk) is None:
             chunk = _without_strays(chunk)
         dot_first = self._at_line_start and chunk.startswith(b".")
         self._at_line_start = chunk.endswith(_CRLF)
-        if b"\r\n." in chunk:
+        if b"." in chunk and b"\r\n." in chunk:  # a large attachment has none
             chunk = chunk.replace(b"\r\n.", b"\r\n..")
         return b"." + chunk if dot_first else chunk
 

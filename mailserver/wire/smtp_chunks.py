@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from mailserver.values.line_ends import lf_text
 from mailserver.values.reply import Reply
 from mailserver.wire.binary_mime import BinaryMime
 from mailserver.wire.smtp_data import TEXT_LINE_OCTETS, TOO_LARGE, ContentScanner
@@ -51,8 +52,7 @@ class TextScanner(ContentScanner):
         self._carry = b""
         if piece.endswith(b"\r"):
             piece, self._carry = piece[:-1], b"\r"
-        lines = piece.count(b"\r\n")
-        if piece.count(b"\n") != lines or piece.count(b"\r") != lines:
+        if lf_text(piece) is None:
             if self._normalize:
                 piece = _mended(piece)
             else:
