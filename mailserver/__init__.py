@@ -3,7 +3,8 @@
 ====================  =====================================================================
 ``interfaces.py``     every seam between two rooms
 ``tap.py``            ``Options`` and ``makeService``: what ``twistd mailserver`` runs
-``service.py``        settings -> the tree of Twisted services; the only file that connects everything
+``service.py``        the server as a Twisted service: binds, opens the house, lets people in
+``house.py``          settings -> the rooms; the only file that connects everything
 ``assembly/``         settings -> the parts (log-in, entrance, submission, sending …) that it joins
 ``processes.py``      ``workers``: the server as one process, or as several and one that looks after them
 ``worker.py``         one of several: ``python -m mailserver.worker``

@@ -1,6 +1,6 @@
 """The only place that creates, renames, removes and syncs files whose order matters.
 
-One ``Disk`` is made by ``service.py`` and handed to every room that keeps mail, so that a test can
+One ``Disk`` is made by ``house.py`` and handed to every room that keeps mail, so that a test can
 put a disk in its place that loses, tears and reorders whatever was not synced.  Reading needs no
 such care and uses ``os`` directly.
 """

@@ -14,9 +14,9 @@ from mailserver.admin.operator import Refusal
 from mailserver.assembly.rehearsal import Nowhere, Rehearsal, Watched
 from mailserver.certificates import CertificateError
 from mailserver.config import Settings
+from mailserver.house import House
 from mailserver.listeners import Place, StartFailed
 from mailserver.relay.routes import RouteTable
-from mailserver.service import House
 from mailserver.store.paths import mailbox_path
 from mailserver.values.account import Account, LocalUser
 from mailserver.values.address import Address

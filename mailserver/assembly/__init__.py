@@ -1,1 +1,1 @@
-"""Settings become rooms: each file builds one part of the house for ``service.py``, which joins them."""
+"""Settings become rooms: each file builds one part of the house for ``house.py``, which joins them."""

@@ -25,7 +25,7 @@ def _untold(account: Account, entry: Entry) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Handed in by ``service.py``; an ``Intake`` without one takes no submissions.
+    """Handed in by ``house.py``; an ``Intake`` without one takes no submissions.
 
     ``may_use`` and ``objection`` are ``policy.submission.SenderRights``'s.  ``hide_client`` leaves
     the client out of Received.  ``delay`` is how many seconds a message waits before it leaves.

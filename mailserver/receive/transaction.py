@@ -55,7 +55,7 @@ Attempt = Callable[[Entry, Callable[[Entry], None]], "Deferred[Sequence[Recipien
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What every transaction needs, handed in by ``service.py``.
+    """What every transaction needs, handed in by ``house.py`` and ``assembly/doors.py``.
 
     ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed;
     ``submission`` is what holds for those who have logged in; ``terminals`` finds those of users.
