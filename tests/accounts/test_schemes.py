@@ -32,6 +32,17 @@ def salted(name: str) -> str:
         ("{SSHA512}" + salted("sha512"), "secret"),
         ("{SSHA256}" + salted("sha256"), "secret"),
     ],
+    ids=[
+        "sha512",
+        "named",
+        "crypt",
+        "named sha256",
+        "sha256",
+        "named argon2",
+        "argon2",
+        "ssha512",
+        "ssha256",
+    ],
 )
 def test_fits(stored: str, password: str) -> None:
     assert is_known(stored)

@@ -15,7 +15,8 @@ from tests.journeys.tools import PATIENCE, eventually
 
 _AS_SYSTEMD = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
-    "os.environ['LISTEN_FDS'], os.environ['LISTEN_FDNAMES'] = '1', 'smtp'; os.execv(sys.argv[2], sys.argv[2:])"
+    "os.environ['LISTEN_FDS'], os.environ['LISTEN_FDNAMES'] = '1', 'smtp'; "
+    "os.execv(sys.argv[2], sys.argv[2:])"
 )
 
 
