@@ -210,8 +210,8 @@ def sent_from(server: Server, host: str, sender: str = "carol") -> str:
 
 
 def test_a_listed_client_is_refused_by_name_of_the_list(guarded: Server) -> None:
-    assert sent_from(guarded, "192.0.2.7") == (
-        "554 5.7.1 [192.0.2.7] is listed by bl.test; ask there, or write to our postmaster"
+    assert sent_from(guarded, "192.0.2.7").startswith(
+        "554 5.7.1 [192.0.2.7] is listed by bl.test; ask there, or write to our postmaster ("
     )
     assert sent_from(guarded, "192.0.2.8").startswith("250 ")
 
@@ -252,7 +252,7 @@ def read(server: Server) -> list[bytes]:
 
 
 def test_a_rule_of_ones_own_decides_and_one_that_hangs_or_fails_delays(guarded: Server) -> None:
-    assert sent_from(guarded, "192.0.2.20", "refused") == "550 5.7.1 Not from you"
+    assert sent_from(guarded, "192.0.2.20", "refused").startswith("550 5.7.1 Not from you (")
     for sender in ("stuck", "broken"):
         assert sent_from(guarded, "192.0.2.20", sender).startswith("451 4.3.0"), sender
     assert sent_from(guarded, "192.0.2.20").startswith("250 ")
