@@ -97,7 +97,7 @@ def submissions(terms: Terms) -> list[Figure]:
         submission.SubmissionPostfix,
         lambda folder: submission.OurSubmission(folder, 1),
     ]
-    results = submission.compare(makers, terms.count(400), 4096, terms.rounds, terms.folder)
+    results = submission.compare(makers, terms.count(240), 4096, terms.rounds, terms.folder)
     named = {"Postfix with Dovecot's SASL" if "Postfix" in n else n: r for n, r in results.items()}
     return [Figure("submission, STARTTLS and AUTH for each message", "messages/s", _medians(named), 2.0)]
 
