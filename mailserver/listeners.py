@@ -28,6 +28,9 @@ from mailserver.config import Listen
 
 NAMES = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s")
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
 
 class StartFailed(Exception):
     """The server cannot start; the text is the one line that a person gets to see."""
@@ -100,6 +103,15 @@ def _without_systemd(description: str) -> str:
     return f"{before}tcp:0" if found else description
 
 
+def _with_backlog(description: str) -> str:
+    """Room for a crowd that connects at once, unless the administrator names another.
+
+    Twisted's fifty are full in a moment; who comes then is not refused but tries again after seconds.
+    """
+    has_one = ":backlog=" in description or not description.startswith(("tcp:", "tcp6:", "unix:"))
+    return description if has_one else f"{description}:backlog={BACKLOG}"
+
+
 class Listener:
     """One entry of ``[listen]``: a name and a Twisted endpoint description.
 
@@ -118,7 +130,7 @@ class Listener:
         if inherited is not None:
             reactor, description = InheritingReactor(reactor, inherited), _without_systemd(description)
         try:
-            self._endpoint = serverFromString(reactor, description)
+            self._endpoint = serverFromString(reactor, _with_backlog(description))
         except IndexError:
             raise StartFailed(
                 f'listen.{name} = "{description}": systemd has handed over no such socket; '

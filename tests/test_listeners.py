@@ -12,10 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.config import Listen
-from mailserver.listeners import Listener, StartFailed, make_listeners
+from mailserver.listeners import BACKLOG, Listener, StartFailed, make_listeners
 from tests.scratch import scratch_path
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -141,3 +142,13 @@ class MakeListenersTest(SynchronousTestCase):
 def test_a_description_that_nobody_understands_is_told() -> None:
     with pytest.raises(StartFailed, match=r"listen\.smtp"):
         Listener(reactor, "smtp", "tcp:tcp:tcp")
+
+
+@pytest.mark.parametrize(
+    ("description", "waiting"),
+    [("tcp:0:interface=127.0.0.1", BACKLOG), ("tcp:0:interface=127.0.0.1:backlog=7", 7)],
+)
+def test_room_for_a_crowd_unless_another_is_named(description: str, waiting: int) -> None:
+    reactor = MemoryReactor()
+    Listener(reactor, "smtp", description).bind()
+    assert reactor.tcpServers[0][2] == waiting
