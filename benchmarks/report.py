@@ -40,7 +40,7 @@ def table(figures: Sequence[Figure]) -> str:
             rows.append(f"| {figure.work} | | {_shown(value)} {figure.unit} | | |")
             continue
         told = ", ".join(f"{_shown(one)}{_of(name)}" for name, one in ours)
-        ratios = ", ".join(f"**{figure.ratio(name):.2f}**" for name, _ in ours)
+        ratios = ", ".join(f"**{_ratio(figure.ratio(name))}**" for name, _ in ours)
         aim = "" if figure.aim is None else f"{'≥' if figure.more_is_better else '≤'} {figure.aim:.2g}"
         rows.append(f"| {figure.work} | {peer}: {_shown(value)} {figure.unit} | {told} | {ratios} | {aim} |")
     return "\n".join(rows)
@@ -49,6 +49,10 @@ def table(figures: Sequence[Figure]) -> str:
 def _of(name: str) -> str:
     """Which of ours it is, where they differ."""
     return f" ({name.partition(', ')[2]})" if ", " in name else ""
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
 
 
 def _shown(value: float) -> str:
