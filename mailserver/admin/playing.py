@@ -87,6 +87,8 @@ async def _play(
             "decided_by": _decider(refused.verdicts, refused.command) if refused else "",
         }
     finally:
+        if house.entrance.lookups is not None:
+            house.entrance.lookups.stop()
         house.workers.stop()
         house.directory.close()
 

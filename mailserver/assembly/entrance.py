@@ -124,7 +124,9 @@ class Entrance:
             self._writing.start(GREYLIST_SECONDS, now=False)
 
     def close(self) -> None:
-        """Write what is not written yet. Call it when no session is left."""
+        """Write what is not written yet, wait for no name server. Call it when no session is left."""
+        if self.lookups is not None:
+            self.lookups.stop()
         if self._shared is not None:
             self._shared.close()
         if self._writing is not None:

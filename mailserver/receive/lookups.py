@@ -88,6 +88,12 @@ class ClientLookups:
         self._seconds = seconds
         self._inquiries: OrderedDict[str, Inquiry] = OrderedDict()
         self._failed: dict[str, float] = {}
+        self._under_way: set[Deferred[None]] = set()
+
+    def stop(self) -> None:
+        """Wait for no answer any more."""
+        for question in list(self._under_way):
+            question.cancel()
 
     def begin(self, facts: SessionFacts) -> None:
         """Ask about a session's client, if it is a stranger and was not asked about just now."""
@@ -142,12 +148,7 @@ class ClientLookups:
         ]
         if self._reverse_dns and self._may_ask("name"):
             questions.append(("name", self._named(host, inquiry)))
-        asked = [
-            Deferred.fromCoroutine(question)
-            .addTimeout(self._seconds, self._clock)
-            .addErrback(partial(self._no_answer, what))
-            for what, question in questions
-        ]
+        asked = [self._begun(what, question) for what, question in questions]
         # Only the lists are waited for: a name is a nicety.
         lists = asked[: len(asked) - (bool(questions) and questions[-1][0] == "name")]
         DeferredList(lists).addCallback(lambda _: self._finish(inquiry))
@@ -163,6 +164,17 @@ class ClientLookups:
         waiting, inquiry.waiting = inquiry.waiting, []
         for each in waiting:
             each.callback(None)
+
+    def _begun(self, what: str, question: Any) -> Deferred[None]:
+        asking: Deferred[None] = Deferred.fromCoroutine(question)
+        self._under_way.add(asking)
+
+        def ended(result: object) -> object:
+            self._under_way.discard(asking)
+            return result
+
+        asking.addTimeout(self._seconds, self._clock).addBoth(ended)
+        return asking.addErrback(partial(self._no_answer, what))
 
     async def _listed(self, host: str, inquiry: Inquiry, each: BlockList) -> None:
         if each.counts(await self._resolver.texts(self._query_name(host, each.zone), "A")):

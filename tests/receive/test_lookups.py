@@ -146,3 +146,11 @@ class Lookups(SynchronousTestCase):
     def test_a_wrong_filter_is_told(self) -> None:
         with pytest.raises(ValueError, match=r"127\.0\.0\.0"):
             block_lists({"bad.test=10.0.0.0/8": 1})
+
+    def test_nothing_is_waited_for_after_the_end(self) -> None:
+        self.zone.slow = True
+        answer = self.rule(self.come("192.0.2.7"))
+        self.lookups.stop()
+        assert self.zone.waiting
+        assert all(waiting.called for waiting in self.zone.waiting)
+        assert self.successResultOf(answer) is None
