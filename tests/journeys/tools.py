@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,12 +45,31 @@ def run(command: Sequence[str], **options: object) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
+def _ports() -> Iterator[int]:
+    """Below those that the kernel gives to clients, so that nobody's connection takes one that a test has been
+    told; others for each process of a parallel run, and at each start."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    first, count = 12_000 + 2_500 * worker, 2_500
+    start = os.getpid() * 97 % count
+    while True:
+        yield first + start
+        start = (start + 1) % count
+
+
+_PORTS = _ports()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port of ``host`` that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in _PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("ports never end")
 
 
 def eventually(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
