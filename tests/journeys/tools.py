@@ -46,7 +46,7 @@ def run(command: Sequence[str], **options: object) -> subprocess.CompletedProces
 
 
 def _ports() -> Iterator[int]:
-    """Below those that the kernel gives to clients, so that nobody's connection takes one that a test has been
+    """Below those that the kernel gives to clients, so that no connection takes one that a test has been
     told; others for each process of a parallel run, and at each start."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     first, count = 12_000 + 2_500 * worker, 2_500
