@@ -195,7 +195,9 @@ def assert_whole(lines: list[bytes]) -> None:
 def test_a_mailbox_is_shared(
     make_server: Callable[..., Server], format: str, count: int, tmp_path: Path
 ) -> None:
-    server = make_server("a", "mx.a.test", ["a.test"], {"store": {"format": format}})
+    # A delivery that meets a lock comes again soon, not after minutes.
+    settings = {"store": {"format": format}, "relay": {"retry": ["1s"]}}
+    server = make_server("a", "mx.a.test", ["a.test"], settings)
     server.add_user("ada@a.test")
     server.start()
     mailbox = server.folder / "maildirs" / "a.test" / ("ada" if format == "maildir" else "ada.mbox")
