@@ -7,7 +7,8 @@ import hashlib
 
 import pytest
 
-from mailserver.accounts.passwords import hash_password
+from mailserver.accounts import schemes
+from mailserver.accounts.passwords import DUMMY_HASH, hash_password
 from mailserver.accounts.schemes import is_known, verify_password
 
 SHA512 = "$6$abcdefgh$ltjgWl6579NluT/Vi1nwEvcil.G5Nbc4NiXZaNGStk8PSwGfQv72N2CKPPrVACtLtip/cZ/1GM/O6IND4WQhG."
@@ -49,6 +50,19 @@ def test_fits(stored: str, password: str) -> None:
     assert verify_password(stored, password)
     assert not verify_password(stored, password + "x")
     assert not verify_password(stored, "")
+
+
+def test_a_quick_scheme_takes_as_long_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def verify(hash: str, password: str) -> bool:
+        asked.append(hash)
+        return False
+
+    monkeypatch.setattr(schemes, "verify_argon2", verify)
+    assert verify_password(SHA512, "secret")
+    assert not verify_password("{PLAIN}secret", "secret")
+    assert asked == [DUMMY_HASH] * 2
 
 
 @pytest.mark.parametrize(
