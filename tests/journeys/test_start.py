@@ -194,6 +194,13 @@ def interpreter_for(user: str) -> tuple[list[str], dict[str, str]]:
     return ["/usr/bin/python3"], environment
 
 
+def user_ids(process: int) -> set[int]:
+    """The real, effective, saved and file system user of a process (proc(5))."""
+    found = re.search(r"^Uid:\s+(.*)$", Path(f"/proc/{process}/status").read_text(), re.M)
+    assert found is not None
+    return {int(number) for number in found[1].split()}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root's rights")
 def test_ports_are_bound_before_rights_are_dropped(public_folder: Path) -> None:
     user = pwd.getpwnam("nobody")
@@ -217,9 +224,8 @@ def test_ports_are_bound_before_rights_are_dropped(public_folder: Path) -> None:
         for port in server.ports.values():
             eventually(lambda port=port: process.poll() is not None or not is_free(port), f"port {port}")  # type: ignore[misc]
         assert process.poll() is None, server.console()
-        ids = re.search(r"^Uid:\s+(.*)$", Path(f"/proc/{process.pid}/status").read_text(), re.M)
-        assert ids is not None
-        assert set(ids[1].split()) == {str(user.pw_uid)}
+        # The ports are bound first, so the rights may still be there for a moment.
+        eventually(lambda: user_ids(process.pid) == {user.pw_uid}, "root's rights to be dropped")
         server.add_user("ada@a.test")  # root's command on another user's state
         with smtplib.SMTP(server.host, server.ports["smtp"], timeout=PATIENCE) as client:
             client.sendmail("x@out.test", "ada@a.test", "Subject: dropped\r\n\r\n")
