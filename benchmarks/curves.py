@@ -11,7 +11,6 @@ import json
 import resource
 import smtplib
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pathlib import Path
 from benchmarks.local_delivery import Load, Lost, _send, _wait_for_last
 from benchmarks.measure import Meter
 from benchmarks.peers import DOMAIN, OurServer, PeerFailed, PeerMissing, free_port
+from benchmarks.places import fresh
 from benchmarks.waiting import fill
 from mailserver.accounts.directory import SqliteDirectory
 from mailserver.accounts.secrets import secrets_of
@@ -77,15 +77,15 @@ class Server(OurServer):
 
 @contextmanager
 def _running(users: int = 0, waiting: int = 0) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir="/var/tmp") as place:
-        server = Server(Path(place), users)
-        if waiting:
-            fill(Path(place) / "state" / "spool", waiting, 1)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    place = fresh(Path("/var/tmp"))
+    server = Server(place, users)
+    if waiting:
+        fill(place / "state" / "spool", waiting, 1)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def _by_smtp_source(size: int, load: Load, waiting: int = 0) -> Point:

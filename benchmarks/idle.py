@@ -17,7 +17,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from benchmarks.peers import (
     find_program,
     free_port,
 )
+from benchmarks.places import fresh
 
 CLIENTS = 40
 """Addresses of loopback that the connections come from, so that no limit for one client is met."""
@@ -201,19 +201,19 @@ def hold(port: int, count: int, in_tls: bool, crowd: ExitStack) -> None:
 def octets_each(make: Make, count: int, in_tls: bool, folder: Path) -> tuple[str, float]:
     """The server's name and the memory that one idle connection costs: what the second half of ``count``
     adds, for the first ones fill the memory that starting has left free."""
-    with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir=folder) as place:
-        server = make(Path(place))
-        server.start()
-        try:
-            with ExitStack() as crowd:
-                hold(server.port, count // 2, in_tls, crowd)
-                time.sleep(SETTLE_SECONDS)
-                before = memory(server.pid)
-                hold(server.port, count - count // 2, in_tls, crowd)
-                time.sleep(SETTLE_SECONDS)
-                return server.name, (memory(server.pid) - before) / (count - count // 2)
-        finally:
-            server.stop()
+    place = fresh(folder)
+    server = make(place)
+    server.start()
+    try:
+        with ExitStack() as crowd:
+            hold(server.port, count // 2, in_tls, crowd)
+            time.sleep(SETTLE_SECONDS)
+            before = memory(server.pid)
+            hold(server.port, count - count // 2, in_tls, crowd)
+            time.sleep(SETTLE_SECONDS)
+            return server.name, (memory(server.pid) - before) / (count - count // 2)
+    finally:
+        server.stop()
 
 
 def main() -> int:

@@ -14,11 +14,11 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from benchmarks.local_delivery import Load, Lost, _send, _wait_for_last
 from benchmarks.peers import OurServer, PeerFailed, PeerMissing, _Daemon, find_program
+from benchmarks.places import fresh
 
 HISTORY = Path(__file__).parent / "history.csv"
 COLUMNS = ("date", "commit", "what", "python", "instructions a message")
@@ -61,19 +61,19 @@ def instructions_a_message(folder: Path) -> float:
     Raises:
         PeerMissing, PeerFailed, Lost: valgrind is missing, or the server did not do what it should.
     """
-    with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir=folder) as place:
-        server = Counted(Path(place))
-        server.start()
-        try:
-            _send(server.port, Load(WARM, SESSIONS, 4096))
-            _wait_for_last(server.new, WARM)
-            server.counts(True)
-            _send(server.port, Load(COUNTED, SESSIONS, 4096))
-            _wait_for_last(server.new, WARM + COUNTED)
-            server.counts(False)
-        finally:
-            server.stop()
-        return server.instructions() / COUNTED
+    place = fresh(folder)
+    server = Counted(place)
+    server.start()
+    try:
+        _send(server.port, Load(WARM, SESSIONS, 4096))
+        _wait_for_last(server.new, WARM)
+        server.counts(True)
+        _send(server.port, Load(COUNTED, SESSIONS, 4096))
+        _wait_for_last(server.new, WARM + COUNTED)
+        server.counts(False)
+    finally:
+        server.stop()
+    return server.instructions() / COUNTED
 
 
 def commit() -> str:

@@ -11,15 +11,16 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import Cost, Meter
 from benchmarks.peers import DOMAIN, USER, OurServer, Peer, PeerFailed, PeerMissing, Postfix, find_program
+from benchmarks.places import fresh
 
 ARRIVAL_SECONDS = 300.0
 POLL_SECONDS = 0.05
@@ -98,10 +99,10 @@ def compare(
     results: dict[str, list[Round]] = {}
     for number in range(rounds):
         for make in peers:
-            with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir=folder) as place:
-                os.sync()  # nobody pays for what the one before left unwritten
-                peer = make(Path(place))
-                result = run_round(peer, load)
+            place = fresh(folder)
+            os.sync()  # nobody pays for what the one before left unwritten
+            peer = make(place)
+            result = run_round(peer, load)
             results.setdefault(peer.name, []).append(result)
             print(
                 f"round {number + 1}  {_line(peer.name, result.rate, result.seconds, result.cost)}",
@@ -138,7 +139,9 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--length", type=int, default=4096, help="octets of a message")
     parser.add_argument("--new-connections", action="store_true", help="one for each message")
-    parser.add_argument("--workers", type=int, default=1, help="processes of ours")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1], help="processes of ours; may be several numbers"
+    )
     parser.add_argument("--only", choices=["postfix", "ours"], help="leave out the other")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure")
     options = parser.parse_args()
@@ -146,7 +149,7 @@ def main() -> int:
     if options.only != "ours":
         peers.append(Postfix)
     if options.only != "postfix":
-        peers.append(lambda folder: OurServer(folder, options.workers))
+        peers += [partial(OurServer, workers=workers) for workers in options.workers]
     load = Load(options.messages, options.sessions, options.length, not options.new_connections)
     try:
         find_program("smtp-source", "postfix")

@@ -13,7 +13,6 @@ import pwd
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from benchmarks.peers import (
     find_program,
     free_port,
 )
+from benchmarks.places import fresh
 
 PASSWORD = "a password for the benchmark only"
 LOGIN = f"{USER}@{DOMAIN}"
@@ -264,8 +264,8 @@ def small(
 
 def _started(make: Callable[[Path], Reader], folder: Path, messages: int, stack: ExitStack) -> Reader:
     """A server over a Maildir of ``messages``, which ends with ``stack``."""
-    place = stack.enter_context(tempfile.TemporaryDirectory(prefix="pop3-benchmark-", dir=folder))
-    peer = make(Path(place))
+    place = fresh(folder)
+    peer = make(place)
     fill(peer.mail, messages)
     peer.start()
     stack.callback(peer.stop)

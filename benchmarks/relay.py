@@ -16,7 +16,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Any
 from benchmarks.local_delivery import Lost, Round, summarize
 from benchmarks.measure import Meter
 from benchmarks.peers import OurServer, PeerFailed, PeerMissing, Postfix, find_program, free_port
+from benchmarks.places import fresh
 
 ARRIVAL_SECONDS = 300.0
 DESTINATIONS = 300
@@ -316,9 +316,9 @@ def main() -> int:
             results: dict[str, list[Round]] = {}
             for _ in range(options.rounds):
                 for make in makers:
-                    with tempfile.TemporaryDirectory(prefix="mailserver-relay-", dir=options.folder) as place:
-                        os.sync()  # nobody pays for what the one before left unwritten
-                        peer, result = run_round(make, load, Path(place))
+                    place = fresh(options.folder)
+                    os.sync()  # nobody pays for what the one before left unwritten
+                    peer, result = run_round(make, load, place)
                     results.setdefault(peer, []).append(result)
                     print(
                         f"{peer:24s} {result.rate:7.0f} messages/s  {result.cost.cpu:6.2f} s of processor",

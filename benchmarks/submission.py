@@ -13,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +34,7 @@ from benchmarks.peers import (
     _Daemon,
     find_program,
 )
+from benchmarks.places import fresh
 
 PASSWORD = "a password for the benchmark only"
 LOGIN = f"{USER}@{DOMAIN}"
@@ -186,9 +186,9 @@ def compare(
     results: dict[str, list[Round]] = {}
     for number in range(rounds):
         for make in makers:
-            with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir=folder) as place:
-                peer = make(Path(place))
-                result = run_round(peer, messages, length)
+            place = fresh(folder)
+            peer = make(place)
+            result = run_round(peer, messages, length)
             results.setdefault(peer.name, []).append(result)
             print(f"round {number + 1}  {peer.name:24s} {result.rate:7.1f} messages/s", flush=True)
     return results

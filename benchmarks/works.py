@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from benchmarks import idle, local_delivery, pop3, relay, submission
 from benchmarks.aiosmtpd_peer import Aiosmtpd
 from benchmarks.local_delivery import Load, Round
 from benchmarks.peers import OurServer, Peer, Postfix
+from benchmarks.places import fresh
 from benchmarks.waiting import fill
 
 
@@ -110,9 +110,9 @@ def relaying(terms: Terms) -> list[Figure]:
         results: dict[str, list[Round]] = {}
         for _ in range(terms.rounds):
             for make in (relay.RelayingPostfix, relay.OurRelay):
-                with tempfile.TemporaryDirectory(prefix="mailserver-relay-", dir=terms.folder) as place:
-                    os.sync()
-                    name, result = relay.run_round(make, load, Path(place))
+                place = fresh(terms.folder)
+                os.sync()
+                name, result = relay.run_round(make, load, place)
                 results.setdefault(name, []).append(result)
                 print(f"{destinations} destination(s)  {name:24s} {result.rate:7.0f} messages/s", flush=True)
         where = "one next hop" if destinations == 1 else f"{destinations} next hops, 50 ms an answer"
@@ -165,14 +165,14 @@ def starting(terms: Terms) -> list[Figure]:
     values: dict[str, list[float]] = {}
     for _ in range(terms.rounds):
         for make in (Postfix, _ours(1)):
-            with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir=terms.folder) as place:
-                peer = make(Path(place))
-                values.setdefault(peer.name, []).append(_first_250(peer))
+            place = fresh(terms.folder)
+            peer = make(place)
+            values.setdefault(peer.name, []).append(_first_250(peer))
     figures = [Figure("start to the first 250", "seconds", {n: median(v) for n, v in values.items()})]
-    with tempfile.TemporaryDirectory(prefix="mailserver-benchmark-", dir=terms.folder) as place:
-        fill(Path(place) / "state" / "spool", terms.count(50_000), 1)
-        peer = OurServer(Path(place), 1)
-        figures.append(Figure("start with 50,000 messages waiting", "seconds", {peer.name: _first_250(peer)}))
+    place = fresh(terms.folder)
+    fill(place / "state" / "spool", terms.count(50_000), 1)
+    peer = OurServer(place, 1)
+    figures.append(Figure("start with 50,000 messages waiting", "seconds", {peer.name: _first_250(peer)}))
     return figures
 
 
