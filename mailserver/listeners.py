@@ -112,6 +112,21 @@ def _with_backlog(description: str) -> str:
     return description if has_one else f"{description}:backlog={BACKLOG}"
 
 
+def _accept_one_by_one(port: Any) -> None:
+    """Take one connection in a turn of the reactor, and leave the next to whoever is ready first.
+
+    Twisted takes as many as there are: of twenty that come at once one process then gets all, and the
+    others stand idle for as long as the sessions last.
+    """
+    accept = port.doRead
+
+    def accept_one() -> None:
+        port.numberAccepts = 1  # it grows by twenty whenever the last turn met the limit
+        accept()
+
+    port.doRead = accept_one
+
+
 class Listener:
     """One entry of ``[listen]``: a name and a Twisted endpoint description.
 
@@ -155,6 +170,8 @@ class Listener:
         if isinstance(results[0], Failure):
             raise StartFailed(self._why(results[0].value)) from None
         self.port = results[0]
+        if self._is_inherited:
+            _accept_one_by_one(self.port)
 
     def _why(self, error: BaseException | None) -> str:
         where = f'cannot listen on listen.{self.name} = "{self._description}"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from typing import Any
 
@@ -40,8 +41,10 @@ class Greeters(Factory):
 
     def __init__(self, name: bytes) -> None:
         self._name = name
+        self.built = 0
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol:
+        self.built += 1
         return Greeter(self._name)
 
 
@@ -104,6 +107,17 @@ class LentTest(TestCase):
         self.addCleanup(other.close)
         await worker.close()
         assert await talk(self.to(parent)) == b"the other sees 127.0.0.1"
+
+    def test_a_crowd_is_shared_one_connection_a_turn(self) -> None:
+        parent, worker = self.lend(LOOPBACK)
+        place: Any = parent.port
+        crowd = [socket.create_connection(place.socket.getsockname()) for _ in range(3)]
+        self.addCleanup(lambda: [client.close() for client in crowd])
+        greeters: Any = worker.door.behind
+        port: Any = worker.port
+        for served in (1, 2, 3):
+            port.doRead()
+            assert greeters.built == served
 
     async def test_what_a_description_wraps_around_a_port_counts_for_who_inherits_it(self) -> None:
         parent, _ = self.lend(f"haproxy:{LOOPBACK}")
