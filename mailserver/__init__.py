@@ -21,6 +21,7 @@
 ``login/``            twisted.cred for SMTP AUTH and POP3
 ``certificates.py``   certificate and key files -> TLS contexts
 ``listeners.py``      listening sockets, bound before privileges drop, or inherited
+``polling.py``        a turn of the reactor at less than Twisted's price
 ``notifying.py``      systemd: ready, alive, stopping
 ``maillog.py``        one function for each event in a message's life
 ``values/``           what travels

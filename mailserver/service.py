@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -17,6 +18,7 @@ from mailserver.assembly.welcome import welcome
 from mailserver.config import Settings
 from mailserver.house import House, wait
 from mailserver.listeners import Listener, Place, StartFailed, make_listeners
+from mailserver.polling import poll_lightly
 from mailserver.relay.routes import RouteTable
 from mailserver.threads import favour_the_reactor
 
@@ -40,6 +42,7 @@ class MailServer(MultiService):
         self._listeners = make_listeners(settings.listen, reactor, self._place.sockets)
         self._house: House | None = None
         self._changing: Changing | None = None
+        self._poll_as_before: Callable[[], None] = lambda: None
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
@@ -55,6 +58,7 @@ class MailServer(MultiService):
         house = House(self._settings, self._reactor, self._routes, self._place, self._listening)
         house.open()
         favour_the_reactor()
+        self._poll_as_before = poll_lightly(self._reactor)
         maillog.write_directly(globalLogPublisher, lambda write: self._reactor.callLater(0, write))
         self._house = house
         for runner in house.runners:
@@ -105,6 +109,7 @@ class MailServer(MultiService):
             await relay_ended
             self._house.close()
         maillog.write_through_the_logger()
+        self._poll_as_before()
 
 
 def _route_table(settings: Settings) -> RouteTable:

@@ -31,6 +31,7 @@ FLOORS = {
         "certificates",
         "listeners",
         "notifying",
+        "polling",
         "supervisor",
         "proxies",
         "own_rules",
