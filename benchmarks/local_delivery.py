@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,6 +24,8 @@ from benchmarks.places import fresh
 
 ARRIVAL_SECONDS = 300.0
 POLL_SECONDS = 0.05
+WARM = 200
+"""Messages before the clock starts: every process of both servers is there and has done its work once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Lost(Exception):
 
 
 def run_round(peer: Peer, load: Load) -> Round:
-    """Start a fresh server, send the load, wait for the last file.
+    """Start a fresh server, warm it, send the load, wait for the last file.
 
     Raises:
         Lost: a message is missing, or came twice.
@@ -63,10 +65,12 @@ def run_round(peer: Peer, load: Load) -> Round:
     """
     peer.start()
     try:
+        _send(peer.port, replace(load, messages=WARM, length=min(load.length, 4096)))
+        _wait_for_last(peer.new, WARM)
         with Meter(peer.pid) as meter:
             began = time.time()
             _send(peer.port, load)
-            ended = _wait_for_last(peer.new, load.messages)
+            ended = _wait_for_last(peer.new, WARM + load.messages)
         return Round(ended - began, load.messages, meter.cost)
     finally:
         peer.stop()

@@ -98,6 +98,14 @@ class _Daemon:
         self.stop()
         raise PeerFailed(f"{' '.join(self._command)}: no greeting on port {self._port}\n{last_words}")
 
+    def wait_until_it_says(self, words: bytes) -> None:
+        """Wait for a line of its log."""
+        end = time.monotonic() + self.start_seconds
+        while words not in self._log.read_bytes():
+            if time.monotonic() > end:
+                raise PeerFailed(f"{' '.join(self._command)}: waited in vain for {words!r} in its log")
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """SIGTERM to the server; SIGKILL to its process group when it does not end in time."""
         if self._process.poll() is not None:
@@ -244,6 +252,8 @@ class OurServer:
             raise PeerFailed(f"mailserver user add: {added.stderr}")
         self.began = time.monotonic()
         self.pid = self._daemon.start()
+        if self._workers > 1:
+            self._daemon.wait_until_it_says(b"listening: ")  # the first worker serves before the others
 
     def _listen(self) -> str:
         listeners = dict.fromkeys(("smtp", "submission", "submissions", "pop3", "pop3s"), "")

@@ -18,12 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.local_delivery import Lost, Round, summarize
+from benchmarks.local_delivery import WARM, Lost, Round, summarize
 from benchmarks.measure import Meter
 from benchmarks.peers import OurServer, PeerFailed, PeerMissing, Postfix, find_program, free_port
 from benchmarks.places import fresh
@@ -259,23 +259,28 @@ class OurRelay(OurServer):
         return "\n".join(lines) + "\n"
 
 
+def _wait_for_last(sink: SmtpSink | SlowSink, messages: int) -> None:
+    end = time.monotonic() + ARRIVAL_SECONDS
+    while (there := sink.count()) < messages:
+        if time.monotonic() > end:
+            raise Lost(f"{messages - there} of {messages} did not arrive")
+        time.sleep(0.01)
+
+
 def run_round(make: Callable[[Path, int, Load], Any], load: Load, folder: Path) -> tuple[str, Round]:
-    """One server, one load, from nothing to the last message."""
+    """One fresh server, warmed, and one load: from the first connection to the last message."""
     sink: SmtpSink | SlowSink = SmtpSink(folder) if load.destinations == 1 else SlowSink(folder)
     sink.start()
     try:
         peer = make(folder, sink.port, load)
         peer.start()
         try:
+            send(peer.port, replace(load, messages=WARM))
+            _wait_for_last(sink, WARM)
             with Meter(peer.pid) as meter:
                 began = time.monotonic()
                 send(peer.port, load)
-                while (there := sink.count()) < load.messages:
-                    if time.monotonic() - began > ARRIVAL_SECONDS:
-                        raise Lost(
-                            f"{load.messages - there} of {load.messages} did not arrive from {peer.name}"
-                        )
-                    time.sleep(0.01)
+                _wait_for_last(sink, WARM + load.messages)
                 ended = time.monotonic()
             return peer.name, Round(ended - began, load.messages, meter.cost)
         finally:
