@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from mailserver.shared_counts import SharedCounts
-from mailserver.values.clients import client_network, plain_host
+from mailserver.values.clients import address_of, client_network, plain_host
 
 CLOSING_SECONDS = 10.0
 """How long a stopping server lets sessions finish what they are at."""
@@ -274,8 +274,5 @@ def is_in(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
     """Whether an address is in one of ``networks``; what is no address is in none."""
     if not networks:
         return False
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return any(address in network for network in networks)
+    address = address_of(host)
+    return address is not None and any(address in network for network in networks)

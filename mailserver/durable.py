@@ -62,6 +62,13 @@ class DurableFile:
         """Cut the file back to ``size`` octets, or fill it up to them with zeros."""
         os.ftruncate(self.fd, size)
 
+    def start_sync(self) -> None:
+        """Begin to write what was appended, and wait for nothing: many files that are synced after one
+        another are then on their way to the disk together."""
+        # Linux writes dirty pages before it drops what has none (mm/fadvise.c), which is all we ask for.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def sync(self) -> None:
         """Octets and length are on the disk when this returns.
 

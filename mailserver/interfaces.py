@@ -70,11 +70,13 @@ class ISpoolWriter(Interface):
         was released.  Fails with ``SpoolUnavailable``; then nothing is kept.
         """
 
-    def entry(envelope: Envelope) -> Entry | None:
+    def entry(envelope: Envelope) -> Entry | Future[Entry] | None:
         """The entry that ``commit`` would give, for an attempt before anything is kept; ``None`` where there
-        must be none: long content, or a number that might come back after a power cut.
+        must be none: a number that might come back after a power cut.
 
-        ``commit`` may follow, with the same recipients or with some of them.
+        A future where the content is still on its way to a file; it fails with ``SpoolUnavailable``.
+        ``commit`` may follow, with the same recipients or with some of them; until then or ``abort`` the
+        content can be read.
         """
 
     def abort() -> None:

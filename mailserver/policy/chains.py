@@ -28,11 +28,12 @@ def decide(chain: Sequence[Rule[Facts]], facts: Facts) -> Opinion | Awaitable[Op
     """
     for n, rule in enumerate(chain):
         opinion = rule(facts)
+        if opinion is None:
+            continue
         if inspect.isawaitable(opinion):
             return _after(opinion, chain[n + 1 :], facts, rule)
-        if opinion is not None:
-            _note(facts, rule)
-            return opinion
+        _note(facts, rule)
+        return opinion
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -120,9 +119,9 @@ class Transaction:
             opinion = self._intake.may_receive(RecipientFacts(self.facts, rcpt.path, resolution))
         except Exception as error:
             return self._rule_failed(rcpt, error)
-        if inspect.isawaitable(opinion):
-            return Deferred.fromCoroutine(self._recipient_later(rcpt, opinion))
-        return self._recipient_decided(rcpt, opinion)
+        if opinion is None or isinstance(opinion, Reply):
+            return self._recipient_decided(rcpt, opinion)
+        return Deferred.fromCoroutine(self._recipient_later(rcpt, opinion))
 
     async def _recipient_later(self, rcpt: RcptTo, opinion: Awaitable[Reply | None]) -> Reply:
         try:
@@ -238,11 +237,22 @@ class Transaction:
         """The answer after an attempt before the commit, where the message allows one."""
         if self._intake.at_once is None or (entry := writer.entry(envelope)) is None:
             return None
+        if isinstance(entry, Entry):
+            return self._try(writer, entry)
+        return self._intake.bridge.deferred(entry).addCallbacks(
+            lambda entry: self._try(writer, entry) or self._keep(writer, envelope),
+            lambda _: self._keep(writer, envelope),  # which tells the same failure
+        )
+
+    def _try(self, writer: ISpoolWriter, entry: Entry) -> Deferred[Reply] | None:
+        """The answer after an attempt; ``None`` when the message is to be kept first."""
+        if self._intake.at_once is None:
+            return None
         attempt = self._intake.at_once(entry, self._log_accepted)
         if attempt is None:
             return None
         return attempt.addCallbacks(
-            partial(self._tried, writer, entry), partial(self._not_tried, writer, envelope)
+            partial(self._tried, writer, entry), partial(self._not_tried, writer, entry.envelope)
         )
 
     def _tried(

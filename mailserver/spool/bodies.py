@@ -10,10 +10,12 @@ from pathlib import Path
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import SpoolUnavailable
+from mailserver.promise import Promise
 from mailserver.spool.committer import spool_error
 from mailserver.values.envelope import queue_id
 
 _THREADS = 4
+_WRITE_OCTETS = 192 * 1024
 _HIGH_OCTETS = 512 * 1024
 _LOW_OCTETS = 128 * 1024
 
@@ -83,6 +85,7 @@ class BodyStream:
         self._pending_octets = 0
         self._busy = False
         self._room: Future[None] | None = None
+        self._reading: Future[Path] | None = None
         self._ending: Future[Path] | None = None
         self._discarded = False
         self._file: DurableFile | None = None
@@ -95,12 +98,25 @@ class BodyStream:
                 return None
             self._pending.append(chunk)
             self._pending_octets += len(chunk)
-            self._work_soon()
+            # A thread that is called for each chunk costs more than what it does.
+            if self._pending_octets >= _WRITE_OCTETS:
+                self._work_soon()
             if self._pending_octets < _HIGH_OCTETS or self._error is not None:
                 return None
             if self._room is None:
                 self._room = Future()
             return self._room
+
+    def readable(self) -> Future[Path]:
+        """The file's path when all octets that were written can be read from it; nothing is synced.
+
+        Fails with ``SpoolUnavailable``; ``finish`` then tells the same.  To be asked once.
+        """
+        with self._lock:
+            reading: Future[Path] = Promise()
+            self._reading = reading
+            self._work_soon()
+        return reading
 
     def finish(self) -> Future[Path]:
         """The file's path when its octets and its name are synced.
@@ -108,7 +124,7 @@ class BodyStream:
         Fails with ``SpoolUnavailable``; then the file is removed.
         """
         with self._lock:
-            ending: Future[Path] = Future()
+            ending: Future[Path] = Promise()
             self._ending = ending
             self._work_soon()
         return ending
@@ -132,9 +148,9 @@ class BodyStream:
             self._error = SpoolUnavailable("the spool is closed")
             self._pending = []
             self._pending_octets = 0
-            if self._ending is not None:
-                self._ending.set_exception(self._error)
-                self._ending = None
+            for asked in filter(None, (self._reading, self._ending)):
+                asked.set_exception(self._error)
+            self._reading = self._ending = None
 
     def _work(self) -> None:
         while True:
@@ -142,14 +158,19 @@ class BodyStream:
             with self._lock:
                 pieces, self._pending = self._pending, []
                 self._pending_octets = 0
+                reading: Future[Path] | None = None
                 ending: Future[Path] | None = None
                 if not pieces:
-                    ending, self._ending = self._ending, None
-                    if ending is None and not (self._discarded and self._file is not None):
+                    reading, self._reading = self._reading, None
+                    if reading is None:
+                        ending, self._ending = self._ending, None
+                    if not (reading or ending or (self._discarded and self._file is not None)):
                         self._busy = False
                         return
             if pieces:
                 self._append(b"".join(pieces))
+            elif reading is not None:
+                self._show(reading)
             elif ending is not None:
                 self._end(ending)
             else:
@@ -171,6 +192,12 @@ class BodyStream:
             self._file.write(octets)
         except OSError as error:
             self._error = error
+
+    def _show(self, reading: Future[Path]) -> None:
+        if self._error is None and not self._discarded:
+            reading.set_result(self._path)
+        else:
+            reading.set_exception(spool_error(self._error or SpoolUnavailable("aborted")))
 
     def _end(self, ending: Future[Path]) -> None:
         try:

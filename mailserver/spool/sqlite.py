@@ -95,10 +95,12 @@ class SpoolWriter:
         octets, self._chunks = b"".join(self._chunks), []
         return self._stream.write(octets)
 
-    def entry(self, envelope: Envelope) -> Entry | None:
+    def entry(self, envelope: Envelope) -> Entry | Future[Entry] | None:
         """See ``ISpoolWriter``."""
-        if self._ended or self._stream is not None or self._size > IN_MEMORY_OCTETS:
+        if self._ended or not self._spool.has_reserved(self.id):
             return None
+        if self._stream is not None:
+            return self._spool.unkept_file(self.id, envelope, self._size, self._stream)
         octets = b"".join(self._chunks)
         self._chunks = [octets]
         return self._spool.unkept(self.id, envelope, octets)
@@ -255,11 +257,30 @@ class SqliteSpool:
         )
         return future
 
-    def unkept(self, number: int, envelope: Envelope, octets: bytes) -> Entry | None:
-        """The entry that a message would be; ``None`` while its number is not reserved on the disk."""
-        if number > self._committer.mark:
-            return None  # the next commit reserves a range, and until then this is the way
+    def has_reserved(self, number: int) -> bool:
+        """Whether a number can never come back, even if nothing of its message is kept.
+
+        The next commit reserves a range where it is not so, and until then a commit is the way.
+        """
+        return bool(number <= self._committer.mark)
+
+    def unkept(self, number: int, envelope: Envelope, octets: bytes) -> Entry:
+        """The entry that a message in memory would be."""
         return _leased(number, self._now(), envelope, MemoryContent(octets))
+
+    def unkept_file(self, number: int, envelope: Envelope, size: int, stream: BodyStream) -> Future[Entry]:
+        """The entry that a message would be whose octets go to a file, once they can be read there."""
+        future: Future[Entry] = Promise()
+
+        def readable(reading: Future[Path]) -> None:
+            if (error := reading.exception()) is not None:
+                future.set_exception(error)
+            else:
+                content = FileContent(reading.result(), size)
+                future.set_result(_leased(number, self._now(), envelope, content))
+
+        stream.readable().add_done_callback(readable)
+        return future
 
     def keep(self, number: int, envelope: Envelope, octets: bytes) -> Future[Entry]:
         """Commit a message that lives in the database."""

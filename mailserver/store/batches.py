@@ -8,12 +8,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import NamedTuple
 
 from mailserver.durable import Disk
 from mailserver.interfaces import Delivery, MailboxFull, MailboxUnavailable
 from mailserver.promise import Promise
-from mailserver.store.maildir_files import IN_MEMORY_OCTETS, MaildirWriter
+from mailserver.store.maildir_files import MaildirWriter, Placed
 from mailserver.store.maildirsize import stored_octets
 from mailserver.store.quota import MailboxQuota
 
@@ -21,27 +20,28 @@ BATCH = 50
 """How many messages share a sync at most: more gain little and make the first one wait."""
 
 
-class _Waiting(NamedTuple):
-    """A delivery whose future is not done; ``path`` is empty until its file is in the mailbox."""
+class _Waiting:
+    """A delivery whose future is not done; ``placed`` once its file is in the mailbox."""
 
-    mailbox: str
-    delivery: Delivery
-    future: Future[None]
-    path: str
-    quota: MailboxQuota | None
+    __slots__ = ("delivery", "future", "mailbox", "placed", "quota")
+
+    def __init__(self, mailbox: str, delivery: Delivery, quota: MailboxQuota | None) -> None:
+        self.mailbox = mailbox
+        self.delivery = delivery
+        self.quota = quota
+        self.future: Future[None] = Promise()
+        self.placed: Placed | None = None
 
 
 class MaildirBatches:
     """Takes deliveries from any thread; their futures are done once a sync covers them.
 
-    With ``at_once`` a small message's file is written in the caller's thread and only the sync is
-    left to this one; without it the thread does everything.
+    One thread makes the files and syncs them, so that none is made while a sync runs.
     """
 
-    def __init__(self, disk: Disk, writer: MaildirWriter, at_once: bool) -> None:
+    def __init__(self, disk: Disk, writer: MaildirWriter) -> None:
         self._disk = disk
         self._writer = writer
-        self._at_once = at_once
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._lock = Lock()
@@ -62,29 +62,14 @@ class MaildirBatches:
 
     def deliver(self, mailbox: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
         """See ``IMailbox.deliver``; a ``quota`` is asked first."""
-        future: Future[None] = Promise()
-        path = ""
-        if (
-            self._at_once
-            and quota is None
-            and not delivery.repeated
-            and delivery.content.size <= IN_MEMORY_OCTETS
-            and self._writer.knows(mailbox)
-        ):
-            try:
-                path = self._writer.place(mailbox, delivery)
-            except Exception as error:
-                future.set_exception(error)
-                return future
+        waiting = _Waiting(mailbox, delivery, quota)
         with self._lock:
             stopped = self._thread is None
             if not stopped:
-                self._queue.put(_Waiting(mailbox, delivery, future, path, quota))
+                self._queue.put(waiting)
         if stopped:
-            if path:
-                self._writer.take_back(mailbox, delivery)
-            future.set_exception(MailboxUnavailable("the message store is stopped"))
-        return future
+            waiting.future.set_exception(MailboxUnavailable("the message store is stopped"))
+        return waiting.future
 
     def _run(self) -> None:
         going_on = True
@@ -98,23 +83,26 @@ class MaildirBatches:
                         break
                     first = self._queue.get_nowait()
             going_on = first is not None
-            self._finish([waiting for waiting in map(self._placed, batch) if waiting.path])
+            self._finish([waiting for waiting in batch if self._is_placed(waiting)])
 
-    def _placed(self, waiting: _Waiting) -> _Waiting:
-        """The delivery with its file in the mailbox, or its future failed: nobody else's."""
-        if waiting.path:
-            return waiting
+    def _is_placed(self, waiting: _Waiting) -> bool:
+        """Put the file into the mailbox; if that fails so does the delivery's future, and nobody else's."""
         try:
             if waiting.quota is not None:
                 self._admit(waiting, waiting.quota)
-            placed = waiting._replace(path=self._writer.place(waiting.mailbox, waiting.delivery))
+            placed = waiting.placed = self._writer.place(waiting.mailbox, waiting.delivery)
             if waiting.quota is not None:
                 # At once: whoever counts the mailbox anew for the next delivery sees this one's file.
-                _count(waiting.quota, placed)
-            return placed
+                _count(waiting.quota, waiting.delivery, placed)
         except Exception as error:
+            self._close(waiting)
             waiting.future.set_exception(error)
-            return waiting
+            return False
+        return True
+
+    def _close(self, waiting: _Waiting) -> None:
+        if waiting.placed is not None and waiting.placed.file is not None:
+            waiting.placed.file.close()
 
     def _admit(self, waiting: _Waiting, quota: MailboxQuota) -> None:
         delivery = waiting.delivery
@@ -127,10 +115,11 @@ class MaildirBatches:
 
     def _finish(self, batch: list[_Waiting]) -> None:
         try:
-            self._sync(batch)
+            self._sync([(waiting.mailbox, waiting.placed) for waiting in batch if waiting.placed])
         except Exception as error:
             # Which of them the disk has lost is not told, and a second sync would not tell either.
             for waiting in batch:
+                self._close(waiting)
                 self._writer.take_back(waiting.mailbox, waiting.delivery)
             for waiting in batch:
                 if waiting.quota is not None:
@@ -140,18 +129,26 @@ class MaildirBatches:
         for waiting in batch:
             waiting.future.set_result(None)
 
-    def _sync(self, batch: Iterable[_Waiting]) -> None:
-        if self._writer.sync_each:
-            for folder in {os.path.dirname(waiting.path) for waiting in batch}:
-                self._disk.sync_folder(folder)
-        else:
-            for folder in {self._writer.filesystem(waiting.mailbox) for waiting in batch}:
-                self._disk.sync_filesystem(folder)
+    def _sync(self, batch: Iterable[tuple[str, Placed]]) -> None:
+        """Make all of ``batch`` durable: those with a file of their own one by one, the others together."""
+        folders, filesystems = set(), set()
+        for mailbox, placed in batch:
+            if placed.file is not None:
+                placed.file.sync()
+                placed.file.close()
+            if placed.file is not None or self._writer.sync_each:
+                folders.add(os.path.dirname(placed.path))
+            else:
+                filesystems.add(self._writer.filesystem(mailbox))
+        for folder in filesystems:
+            self._disk.sync_filesystem(folder)
+        for folder in folders:
+            self._disk.sync_folder(folder)
 
 
-def _count(quota: MailboxQuota, waiting: _Waiting) -> None:
+def _count(quota: MailboxQuota, delivery: Delivery, placed: Placed) -> None:
     """After a message was placed; how much a repeated one has added is not known."""
-    if waiting.delivery.repeated:
+    if delivery.repeated:
         quota.forget()
     else:
-        quota.add(stored_octets(waiting.path) or 0, 1)
+        quota.add(stored_octets(placed.path) or 0, 1)

@@ -25,11 +25,11 @@ _SIZES_REMEMBERED = 100_000
 class Maildirs:
     """What all Maildirs of one store share: the writer, the thread that syncs, counted sizes."""
 
-    def __init__(self, disk: Disk, hostname: str, at_once: bool, undelete: bool = False) -> None:
+    def __init__(self, disk: Disk, hostname: str, undelete: bool = False) -> None:
         self.disk = disk
         self.undelete = undelete
         self.writer = MaildirWriter(disk, hostname)
-        self.batches = MaildirBatches(disk, self.writer, at_once)
+        self.batches = MaildirBatches(disk, self.writer)
         self.snapshots = Snapshots()
         self._sizes: dict[str, dict[str, int]] = {}
 

@@ -15,19 +15,28 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
+from typing import NamedTuple
 
-from mailserver.durable import Disk
+from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import Delivery, MailboxUnavailable
 from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf, whole_to_lf
 
 IN_MEMORY_OCTETS = 256 * 1024
-"""Content up to this size is written by one system call; larger content is streamed."""
+"""Content up to this size is written by one system call and synced with others; larger content is streamed
+and synced by itself, for a sync of the file system would also write what others are still receiving."""
 
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
+class Placed(NamedTuple):
+    """A message in its mailbox, not yet synced; ``file`` is open where it has to be synced by itself."""
+
+    path: str
+    file: DurableFile | None = None
+
+
 class MaildirWriter:
-    """Puts messages into Maildirs, not yet synced. One for each store; safe in two threads."""
+    """Puts messages into Maildirs, not yet synced. One for each store."""
 
     def __init__(self, disk: Disk, hostname: str, sync_each: bool = False) -> None:
         """``sync_each``: sync every file before it becomes visible, where there is no ``syncfs``."""
@@ -40,16 +49,12 @@ class MaildirWriter:
         self._filesystem_of: dict[str, str] = {}
         self._known: set[str] = set()
 
-    def knows(self, mailbox: str) -> bool:
-        """Whether the mailbox's folders were there a moment ago, so that writing needs no sync."""
-        return mailbox in self._known
-
     def filesystem(self, mailbox: str) -> str:
         """The folder to hand to ``Disk.sync_filesystem`` for a mailbox that was written to."""
         return self._filesystem_of[mailbox]
 
-    def place(self, mailbox: str, delivery: Delivery) -> str:
-        """Write the message and give it its name; the path it has then.
+    def place(self, mailbox: str, delivery: Delivery) -> Placed:
+        """Write the message and give it its name. The caller closes the file.
 
         Raises:
             MailboxUnavailable: the folders are not ours to write to.
@@ -96,69 +101,76 @@ class MaildirWriter:
         self._filesystem_of[mailbox] = filesystem
         self._known.add(mailbox)
 
-    def _place(self, mailbox: str, delivery: Delivery) -> str:
+    def _place(self, mailbox: str, delivery: Delivery) -> Placed:
         key = _key(delivery)
         if delivery.repeated:
             return self._place_again(mailbox, delivery, key)
         return self._write(mailbox, delivery, key, f"{mailbox}/new/", "")
 
-    def _place_again(self, mailbox: str, delivery: Delivery, key: str) -> str:
+    def _place_again(self, mailbox: str, delivery: Delivery, key: str) -> Placed:
         """Leave exactly one whole copy, whatever earlier attempts left in ``new`` and ``cur``."""
         found = find(mailbox, key)
-        whole = next((path for path in found if _holds(path, delivery)), None)
+        whole = next((Placed(path) for path in found if _holds(path, delivery)), None)
         if whole is None:
             # A torn copy is replaced where it lies, with the flags that a reader gave it.
             folder, _, name = found[0].rpartition("/") if found else (f"{mailbox}/new", "", "")
             _, colon, flags = name.partition(":")
             whole = self._write(mailbox, delivery, key, f"{folder}/", colon + flags)
         elif self.sync_each:
-            self._disk.sync_file(whole)
+            self._disk.sync_file(whole.path)
         for path in found:
-            if path != whole:
+            if path != whole.path:
                 self._disk.remove(path)
         return whole
 
-    def _write(self, mailbox: str, delivery: Delivery, key: str, folder: str, flags: str) -> str:
+    def _write(self, mailbox: str, delivery: Delivery, key: str, folder: str, flags: str) -> Placed:
         stem = key + self._host
         temporary = f"{mailbox}/tmp/{stem}"
         try:
-            stored, sent = self._fill(temporary, delivery)
+            stored, sent, file = self._fill(temporary, delivery)
         except FileExistsError:
             self._disk.remove(temporary)  # an attempt that ended before its rename
-            stored, sent = self._fill(temporary, delivery)
+            stored, sent, file = self._fill(temporary, delivery)
         path = f"{folder}{stem},S={stored},W={sent}{flags}"
         try:
             if self.sync_each:
-                self._disk.sync_file(temporary)
+                if file is not None:
+                    file.sync()
+                else:
+                    self._disk.sync_file(temporary)
             self._disk.rename(temporary, path)
         except BaseException:
+            if file is not None:
+                file.close()
             with suppress(OSError):
                 self._disk.remove(temporary)
             raise
-        return path
+        return Placed(path, file)
 
-    def _fill(self, path: str, delivery: Delivery) -> tuple[int, int]:
-        """Write the file; octets on the disk and octets on the wire."""
+    def _fill(self, path: str, delivery: Delivery) -> tuple[int, int, DurableFile | None]:
+        """Write the file; octets on the disk, octets on the wire, and the file where it stays open."""
         content = delivery.content
         if content.size > IN_MEMORY_OCTETS:
             return self._stream(path, delivery)
         octets = whole_to_lf(b"".join((delivery.header, *content.chunks())))
         self._disk.write(path, (octets,))
-        return len(octets), crlf_octets(octets)
+        return len(octets), crlf_octets(octets), None
 
-    def _stream(self, path: str, delivery: Delivery) -> tuple[int, int]:
+    def _stream(self, path: str, delivery: Delivery) -> tuple[int, int, DurableFile]:
         stored = 0
         sent = CrlfCount()
-        with self._disk.create(path) as file:
-            try:
-                for piece in _stored(delivery):
-                    file.write(piece)
-                    stored += len(piece)
-                    sent.add(piece)
-            except BaseException:
-                self._disk.remove(path)
-                raise
-        return stored, sent.total
+        file = self._disk.create(path)
+        try:
+            for piece in _stored(delivery):
+                file.write(piece)
+                stored += len(piece)
+                sent.add(piece)
+            file.start_sync()
+        except BaseException:
+            file.close()
+            self._disk.remove(path)
+            raise
+        return stored, sent.total, file
 
 
 def find(mailbox: str, key: str) -> list[str]:

@@ -34,11 +34,8 @@ def _unheard(mailbox: str, count: int) -> None:
 class MailStore:
     """Makes mailboxes and owns the threads that write to them.
 
-    ``format`` is ``"maildir"`` or ``"mbox"``, for accounts that name none.  ``at_once`` chooses
-    where the file calls of a Maildir delivery are made: in the caller's thread, with only the sync
-    in the store's own, or all in the store's own, which costs less processor time beside a busy
-    reactor, since no file is then made while a sync runs (``batches.py``).  ``patience`` is how many
-    seconds an mbox may stay locked by somebody else before its deliveries are given up for now.
+    ``format`` is ``"maildir"`` or ``"mbox"``, for accounts that name none.  ``patience``
+    is how many seconds an mbox may stay locked by somebody else before its deliveries are given up for now.
     ``sweeps``: whether it looks for what is left behind; one of several processes does.
     ``undelete_for``: seconds for which what POP3 deletes can be brought back; ``expire_after``: those
     after which a sweep removes a message, 0 for never, of which ``expired`` hears in the sweep's thread.
@@ -51,7 +48,6 @@ class MailStore:
         disk: Disk,
         hostname: str,
         *,
-        at_once: bool = False,
         patience: float = 10.0,
         sweeps: bool = False,
         quota: QuotaLimits | None = None,
@@ -66,7 +62,7 @@ class MailStore:
         self._format = format
         self._disk = disk
         self._hostname = hostname
-        self._maildirs = Maildirs(disk, hostname, at_once, undelete_for > 0)
+        self._maildirs = Maildirs(disk, hostname, undelete_for > 0)
         self._mbox_deliveries = MboxDeliveries(disk, patience, undelete_for > 0)
         self._mailboxes: dict[Account, IMailbox] = {}
         self._undelete_for = undelete_for

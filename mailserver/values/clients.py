@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 @lru_cache(maxsize=4096)
@@ -19,6 +19,15 @@ def plain_host(host: str) -> str:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(address)
+
+
+@lru_cache(maxsize=4096)
+def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """A peer's address to compare with networks; ``None`` for what is none."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=4096)

@@ -123,17 +123,16 @@ class ContentScanner:
 
     def _measure(self, content: bytes) -> None:
         """Look for a line over the limit, in steps of as many whole lines as fit into the limit."""
-        limit = self._line_limit
+        limit, rfind = self._line_limit, content.rfind
         begin = -self._line  # where the line that is open now began
         end = len(content)
         while end - begin > limit:
-            feed = content.rfind(b"\n", max(begin, 0), begin + limit)
-            if feed < 0:
+            begin = rfind(b"\n", begin if begin > 0 else 0, begin + limit) + 1
+            if not begin:
                 self._long = True
                 self._line = 0
                 return
-            begin = feed + 1
-        last = content.rfind(b"\n", max(begin, 0))
+        last = rfind(b"\n", begin if begin > 0 else 0)
         self._line = end - 1 - last if last >= 0 else end - begin
 
 

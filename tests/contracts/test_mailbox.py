@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.durable import Disk, DurableFile, StrPath
 from mailserver.interfaces import IMailbox, MailboxUnavailable, MaildropInUse
+from mailserver.store import maildir_files
 from mailserver.store.mailstore import MailStore
 from mailserver.values.address import NULL_SENDER
 from mailserver.values.content import FileContent, MemoryContent
@@ -76,8 +77,10 @@ class FaultyDisk(Disk):
         return Faulty(file.fd)
 
 
-@pytest.fixture(params=["maildir", "maildir in thread", "maildir without syncfs", "mbox"])
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["maildir", "maildir streamed", "maildir without syncfs", "mbox"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if "streamed" in request.param:  # what is larger than a line or two
+        monkeypatch.setattr(maildir_files, "IN_MEMORY_OCTETS", 100)
     return str(request.param)
 
 
@@ -88,7 +91,7 @@ def disk(kind: str) -> FaultyDisk:
 
 @pytest.fixture
 def store(kind: str, disk: FaultyDisk, tmp_path: Path) -> Iterator[MailStore]:
-    with store_at(tmp_path / "mail", kind.split()[0], disk, at_once="thread" not in kind) as made:
+    with store_at(tmp_path / "mail", kind.split()[0], disk) as made:
         yield made
 
 

@@ -7,6 +7,7 @@ often as it is asked for the same folder, and one that stops it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mailserver.durable import Disk
 from mailserver.interfaces import ISpool, ISpoolWriter, Notice, SpoolUnavailable
 from mailserver.spool.sqlite import SqliteSpool
 from mailserver.values.address import NULL_SENDER, Address, domain_key
-from mailserver.values.envelope import Envelope, Recipient
+from mailserver.values.envelope import Entry, Envelope, Recipient
 from tests.spool.letters import WAIT, delayed, delivered, due, envelope, failed, octets_of, spooled
 
 
@@ -72,18 +73,28 @@ def begun(spool: ISpool, octets: bytes) -> ISpoolWriter:
     return writer
 
 
-def test_an_entry_before_its_commit_is_the_one_that_the_commit_gives(spool: ISpool) -> None:
-    writer = begun(spool, b"Subject: early\r\n\r\n")
+def unkept(writer: ISpoolWriter) -> Entry:
     early = writer.entry(envelope())
-    assert early is not None
+    entry = early.result(WAIT) if isinstance(early, Future) else early
+    assert entry is not None
+    return entry
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_entry_before_its_commit_is_the_one_that_the_commit_gives(spool: ISpool, size: int) -> None:
+    writer = begun(spool, b"e" * size)
+    early = unkept(writer)
+    assert early.content.size == size
+    assert octets_of(early) == b"e" * size
     kept = writer.commit(envelope()).result(WAIT)
     assert (kept.id, kept.envelope, kept.waiting) == (early.id, early.envelope, early.waiting)
-    assert octets_of(kept) == octets_of(early) == b"Subject: early\r\n\r\n"
+    assert octets_of(kept) == b"e" * size
 
 
-def test_an_entry_that_is_not_committed_leaves_nothing(house: House) -> None:
-    writer = begun(house.spool, b"Subject: early\r\n\r\n")
-    assert writer.entry(envelope()) is not None
+@pytest.mark.parametrize("size", SIZES)
+def test_an_entry_that_is_not_committed_leaves_nothing(house: House, size: int) -> None:
+    writer = begun(house.spool, b"e" * size)
+    unkept(writer)
     writer.abort()
     assert writer.entry(envelope()) is None
     assert not due(house.restart())

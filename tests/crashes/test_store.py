@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.interfaces import Delivery, IMailbox
+from mailserver.store import maildir_files
 from mailserver.store.mailstore import MailStore
 from tests.crashes.lossy_disk import (
     Acknowledged,
@@ -35,8 +36,10 @@ SEEDS = 20
 BODIES = (b"Hello.\r\n", b"From here\r\n\r\n>From there\r\n\r\n", b"", b"line\r\n" * 2000)
 
 
-@pytest.fixture(params=["maildir", "maildir in thread", "maildir without syncfs", "mbox"])
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["maildir", "maildir streamed", "maildir without syncfs", "mbox"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if "streamed" in request.param:
+        monkeypatch.setattr(maildir_files, "IN_MEMORY_OCTETS", 0)
     return str(request.param)
 
 
@@ -121,7 +124,6 @@ def lossy_store(root: Path, kind: str) -> tuple[LossyDisk, MailStore]:
         kind.split()[0],
         disk,
         "mx.example.test",
-        at_once="thread" not in kind,
         patience=SOON,
         undelete_for=60.0 if "trash" in kind else 0.0,
     )

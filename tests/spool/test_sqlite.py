@@ -286,6 +286,35 @@ def test_a_fault_of_the_disk_under_a_large_content(
     spool.stop()
 
 
+def test_a_fault_under_content_that_was_to_be_read_before_its_commit(folder: Path) -> None:
+    disk = FaultyDisk()
+    spool = started(folder, disk)
+    disk.faults = {"write": errno.ENOSPC}
+    writer = spool.begin()
+    writer.write(LARGE)
+    early = writer.entry(envelope())
+    assert isinstance(early, Future)
+    assert isinstance(early.exception(WAIT), SpoolFull)
+    assert isinstance(writer.commit(envelope()).exception(WAIT), SpoolFull)
+    spool.stop()
+    assert bodies(folder) == []
+
+
+def test_content_that_is_read_before_its_commit_waits_for_the_disk(folder: Path) -> None:
+    disk = SlowDisk()
+    spool = started(folder, disk)
+    writer = spool.begin()
+    writer.write(LARGE)
+    early = writer.entry(envelope())
+    assert isinstance(early, Future)
+    assert not early.done()
+    disk.gate.set_result(None)
+    assert octets_of(early.result(WAIT)) == LARGE
+    writer.abort()
+    spool.stop()
+    assert bodies(folder) == []
+
+
 def pages(spool: SqliteSpool, limit: int) -> None:
     """Let the database be full, or not."""
     spool._call(lambda db: db.execute(f"PRAGMA max_page_count = {limit}").fetchone()).result(WAIT)

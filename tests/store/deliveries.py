@@ -54,12 +54,10 @@ def opened(mailbox: IMailbox) -> Iterator[IMaildrop]:
 
 
 @contextmanager
-def store_at(
-    root: Path, format: str, disk: Disk | None = None, at_once: bool = True, patience: float = 0.2
-) -> Iterator[MailStore]:
+def store_at(root: Path, format: str, disk: Disk | None = None, patience: float = 0.2) -> Iterator[MailStore]:
     """A store that serves, for accounts without a format of their own."""
     disk = disk or Disk()
-    store = MailStore(root, format, disk, "mx.example.test", at_once=at_once, patience=patience)
+    store = MailStore(root, format, disk, "mx.example.test", patience=patience)
     store.start()
     try:
         yield store
