@@ -109,6 +109,7 @@ class House:
             expire_after=settings.pop3.expire * 86400.0,
             expired=maillog.expired,
             language=settings.language,
+            soon=partial(reactor.callLater, 0),
         )
         self.deliveries = Deliveries(
             settings, reactor, self.bridge, self.directory.resolve, self.store, place.number

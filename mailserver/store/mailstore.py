@@ -11,6 +11,7 @@ from pathlib import Path
 from mailserver.durable import Disk
 from mailserver.interfaces import IMailbox
 from mailserver.store import maildirsize
+from mailserver.store.batches import Soon
 from mailserver.store.expiry import expire
 from mailserver.store.maildir import MaildirMailbox, Maildirs
 from mailserver.store.mbox import MboxDeliveries, MboxMailbox
@@ -34,11 +35,12 @@ def _unheard(mailbox: str, count: int) -> None:
 class MailStore:
     """Makes mailboxes and owns the threads that write to them.
 
-    ``format`` is ``"maildir"`` or ``"mbox"``, for accounts that name none.  ``patience``
-    is how many seconds an mbox may stay locked by somebody else before its deliveries are given up for now.
+    ``format`` is ``"maildir"`` or ``"mbox"``, for accounts that name none.  ``patience`` is how many seconds
+    an mbox may stay locked by somebody else before its deliveries are given up for now.
     ``sweeps``: whether it looks for what is left behind; one of several processes does.
     ``undelete_for``: seconds for which what POP3 deletes can be brought back; ``expire_after``: those
     after which a sweep removes a message, 0 for never, of which ``expired`` hears in the sweep's thread.
+    ``soon`` runs what it is given when the reactor's turn ends: see ``batches.py``.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class MailStore:
         expire_after: float = 0.0,
         expired: Callable[[str, int], None] = _unheard,
         language: str = "en",
+        soon: Soon | None = None,
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is not a mailbox format; expected one of {', '.join(FORMATS)}")
@@ -62,7 +65,7 @@ class MailStore:
         self._format = format
         self._disk = disk
         self._hostname = hostname
-        self._maildirs = Maildirs(disk, hostname, undelete_for > 0)
+        self._maildirs = Maildirs(disk, hostname, undelete_for > 0, soon)
         self._mbox_deliveries = MboxDeliveries(disk, patience, undelete_for > 0)
         self._mailboxes: dict[Account, IMailbox] = {}
         self._undelete_for = undelete_for
@@ -181,7 +184,7 @@ class MailStore:
         if path.endswith(MBOX):
             future = self._mbox_deliveries.deliver(path, delivery)
         else:
-            future = self._maildirs.batches.deliver(path, delivery)
+            future = self._maildirs.batches.deliver_from_thread(path, delivery)
         octets = delivery.content.size - sum(chunk.count(b"\n") for chunk in delivery.content.chunks())
         quota = self._quotas[path]
         future.add_done_callback(lambda done: quota.add(octets, 1) if not done.exception() else None)
