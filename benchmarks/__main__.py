@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import curves as growth
-from benchmarks import report
+from benchmarks import flames, limits, report
 from benchmarks.instructions import instructions_a_message, record
 from benchmarks.local_delivery import Lost
 from benchmarks.peers import PeerFailed, PeerMissing
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", choices=list(WORKS), action="append", help="only this; may be repeated")
     parser.add_argument("--no-curves", action="store_true", help="leave out how the cost grows")
+    parser.add_argument("--no-flames", action="store_true", help="leave out limits and flame graphs")
     parser.add_argument("--no-instructions", action="store_true", help="leave out valgrind's count")
     parser.add_argument("--scale", type=float, default=1.0, help="of the amounts; 0.1: only whether it runs")
     parser.add_argument("--write", action="store_true", help="a part too: into docs/performance.md")
@@ -32,6 +33,8 @@ def main() -> int:
     began, load = time.monotonic(), os.getloadavg()[0]
     figures: list[Figure] = []
     curves: dict[str, list[growth.Point]] = {}
+    bounds: list[limits.Limit] = []
+    rooms: dict[str, str] = {}
     failed = []
     for name in options.work or list(WORKS):
         print(f"\n== {name} ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
@@ -43,6 +46,10 @@ def main() -> int:
         if not options.no_curves:
             print(f"\n== growth ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
             curves = growth.measure(list(growth.CURVES))
+        if not options.no_flames:
+            print(f"\n== limits and flames ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
+            bounds = limits.measure(options.folder, options.rounds)
+            rooms = flames.take(list(flames.LOADS), options.folder)
         if not options.no_instructions:
             counted = instructions_a_message(options.folder)
             print(f"\n{counted:,.0f} instructions for one message")
@@ -52,7 +59,8 @@ def main() -> int:
     print(f"\n{report.table(figures)}\n\n{(time.monotonic() - began) / 60:.1f} minutes")
     is_whole = not options.work and not failed and options.scale == 1.0
     if is_whole or options.write:
-        report.write(figures, curves, load, options.rounds)
+        found = report.Found(figures, curves, bounds, rooms, load, options.rounds)
+        report.write(found)
         points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
         kept = {"figures": [asdict(figure) for figure in figures], "curves": points}
         (Path(__file__).parent / "latest.json").write_text(json.dumps(kept, indent=1) + "\n")

@@ -6,12 +6,15 @@ import datetime
 import os
 import platform
 import re
+import timeit
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.curves import Point
 from benchmarks.instructions import commit
+from benchmarks.limits import Limit
 from benchmarks.peers import PeerMissing
 from benchmarks.works import Figure
 
@@ -26,9 +29,15 @@ def machine() -> str:
     gib = int(total[1]) / 2**20 if total else 0
     return (
         f"{os.cpu_count()} processors ({name[1] if name else platform.machine()}), {gib:.0f} GiB, "
-        f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}, "
+        f"Linux {platform.release().split('-')[0]}, {interpreter()}, "
         f"Twisted {version('twisted')}"
     )
+
+
+def interpreter() -> str:
+    """Python's version, and how fast it is: a build without a profile takes nearly twice as long."""
+    seconds = min(timeit.repeat("f()", "def f(): pass", number=1_000_000, repeat=5))
+    return f"Python {platform.python_version()} ({seconds * 1e9 / 1e6:.0f} ns for a call)"
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -59,7 +68,40 @@ def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write(figures: Sequence[Figure], curves: Mapping[str, Sequence[Point]], load: float, rounds: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one run of everything has found; ``rooms`` are shares of the interpreter's time by flame graph."""
+
+    figures: Sequence[Figure]
+    curves: Mapping[str, Sequence[Point]]
+    limits: Sequence[Limit]
+    rooms: Mapping[str, str]
+    load: float
+    rounds: int
+
+
+def shares_of_limits(figures: Sequence[Figure], limits: Sequence[Limit]) -> str:
+    """Markdown: how much of what the parts below us allow each work reaches."""
+    ours = {figure.work: list(figure.values.items())[1:] for figure in figures}
+    head = " | ".join(f"{limit.name}: {limit.rate:,.0f}/s" for limit in limits)
+    rows = [f"| work | {head} |", "|---" * (len(limits) + 1) + "|"]
+    for work in LIMITED:
+        for name, value in ours.get(work, ()):
+            told = " | ".join(f"{value / limit.rate:.0%}" for limit in limits)
+            rows.append(f"| {work}{_of(name)}: {_shown(value)}/s | {told} |")
+    return "\n".join(rows)
+
+
+LIMITED = (
+    "local delivery, 4 KiB, 20 sessions",
+    "the same, a new connection for each message",
+    "relay to one next hop",
+    "POP3 RETR, 4 KiB",
+)
+"""Works whose messages are like those of `limits.py`."""
+
+
+def write(found: Found) -> None:
     """Put the figures into `docs/performance.md` between its marks, and draw them.
 
     Raises:
@@ -71,12 +113,18 @@ def write(figures: Sequence[Figure], curves: Mapping[str, Sequence[Point]], load
     _, _, after = rest.partition(END)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     told = (
-        f"{today}, commit {commit()}, medians of {rounds} rounds in turn. {machine()}. "
-        f"Load of the machine when it began: {load:.1f}.\n\n{table(figures)}\n"
+        f"{today}, commit {commit()}, medians of {found.rounds} rounds in turn. {machine()}. "
+        f"Load of the machine when it began: {found.load:.1f}.\n\n{table(found.figures)}\n"
     )
-    if curves:
+    if found.limits:
+        shares = shares_of_limits(found.figures, found.limits)
+        told += f"\nThe share of its limit that each work reaches:\n\n{shares}\n"
+    if found.rooms:
+        told += "\nWho holds the interpreter meanwhile, as flame graphs and by room:\n\n"
+        told += "".join(f"* [{name}](flames/{name}.svg): {rooms}\n" for name, rooms in found.rooms.items())
+    if found.curves:
         told += "\n![The cost of a message as the work grows](performance.svg)\n"
-        draw(curves, DOCS / "performance.svg")
+        draw(found.curves, DOCS / "performance.svg")
     path.write_text(f"{before}{BEGIN}\n{told}{END}{after}")
 
 

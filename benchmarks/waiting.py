@@ -51,8 +51,8 @@ class Figures:
         self.waiting = 0
 
 
-def fill(folder: Path, messages: int, recipients: int, octets: int = 4096) -> None:
-    """Messages that are leased to nobody who lives."""
+def fill(folder: Path, messages: int, recipients: int, octets: int = 4096, wait: float = 0.0) -> None:
+    """Messages that are leased to nobody who lives, or that wait for ``wait`` seconds."""
     spool = SqliteSpool(folder, Disk())
     spool.start()
     line = b"x" * 70 + b"\r\n"
@@ -64,7 +64,8 @@ def fill(folder: Path, messages: int, recipients: int, octets: int = 4096) -> No
         writer.write(body)
         names = [Address(f"u{m}", f"d{n % 300}.test") for m in range(recipients)]
         who = tuple(Recipient(m, one, one) for m, one in enumerate(names))
-        futures.append(writer.commit(Envelope(sender, who)))
+        release_at = time.time() + wait if wait else 0.0
+        futures.append(writer.commit(Envelope(sender, who, release_at=release_at)))
         if len(futures) == 500:
             for future in futures:
                 future.result(60)

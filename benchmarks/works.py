@@ -104,12 +104,17 @@ def submissions(terms: Terms) -> list[Figure]:
 
 def relaying(terms: Terms) -> list[Figure]:
     """To one next hop, and to 300 that take 50 ms for each answer."""
+    makers: list[Callable[[Path, int, relay.Load], Peer]] = [
+        relay.RelayingPostfix,
+        relay.OurRelay,
+        partial(relay.OurRelay, workers=2),
+    ]
     figures = []
     for destinations, aim in ((1, 3.0), (relay.DESTINATIONS, 2.0)):
         load = relay.Load(terms.count(3000), 4096, destinations)
         results: dict[str, list[Round]] = {}
         for _ in range(terms.rounds):
-            for make in (relay.RelayingPostfix, relay.OurRelay):
+            for make in makers if destinations == 1 else makers[:2]:
                 place = fresh(terms.folder)
                 os.sync()
                 name, result = relay.run_round(make, load, place)

@@ -1,0 +1,158 @@
+"""What the parts below us allow by themselves, so that a figure can be told as a share of its limit.
+
+``python -m benchmarks.limits`` measures three: SQLite committing messages in batches of twenty, a file system
+taking new files with one sync for fifty, and Twisted's protocol answering lines with no disk and no mail
+behind it.  Nobody can be faster than these with the same promise, the same file system and the same library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import multiprocessing
+import os
+import socket
+import sqlite3
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from twisted.internet import protocol
+from twisted.internet.epollreactor import EPollReactor
+
+from benchmarks.peers import free_port
+from benchmarks.places import fresh
+
+OCTETS = b"Subject: limit\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
+COMMITS, IN_A_COMMIT = 300, 20
+SYNCS, IN_A_SYNC = 60, 50
+SESSIONS, TURNS, LINES = 20, 400, 5
+"""A client that waits for each answer needs five for a message: MAIL, RCPT, DATA, the dot, and one spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """``rate`` in messages a second."""
+
+    name: str
+    rate: float
+
+
+def sqlite_commits(folder: Path) -> float:
+    """Messages a second that SQLite commits, ``synchronous=FULL``, and forgets again."""
+    db = sqlite3.connect(fresh(folder) / "limit.sqlite", isolation_level=None)
+    db.executescript(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE m (id INTEGER PRIMARY KEY, o)"
+    )
+    began = time.perf_counter()
+    for turn in range(COMMITS):
+        numbers = range(turn * IN_A_COMMIT, (turn + 1) * IN_A_COMMIT)
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO m VALUES (?, ?)", [(number, OCTETS) for number in numbers])
+        db.execute("DELETE FROM m WHERE id < ?", (numbers[0],))
+        db.execute("COMMIT")
+    seconds = time.perf_counter() - began
+    db.close()
+    return COMMITS * IN_A_COMMIT / seconds
+
+
+def synced_files(folder: Path) -> float:
+    """Files a second that are written, renamed and covered by a sync of the file system for each fifty."""
+    place = fresh(folder)
+    for name in ("tmp", "new"):
+        (place / name).mkdir()
+    sync = ctypes.CDLL(None).syncfs
+    descriptor = os.open(place, os.O_RDONLY)
+    began = time.perf_counter()
+    for turn in range(SYNCS):
+        for number in range(turn * IN_A_SYNC, (turn + 1) * IN_A_SYNC):
+            fd = os.open(place / "tmp" / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(fd, OCTETS)
+            os.close(fd)
+            os.rename(place / "tmp" / str(number), place / "new" / str(number))
+        if sync(descriptor) != 0:
+            raise OSError("syncfs failed")
+    seconds = time.perf_counter() - began
+    os.close(descriptor)
+    return SYNCS * IN_A_SYNC / seconds
+
+
+class _Echo(protocol.Protocol):
+    """Answers every line; the lines of a message's content are one."""
+
+    def dataReceived(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(b"250 2.0.0 Ok\r\n" * data.count(b"\n"))
+
+
+def _serve(port: int) -> None:
+    reactor = EPollReactor()
+    factory = protocol.Factory.forProtocol(_Echo)
+    factory.noisy = False
+    reactor.listenTCP(port, factory, interface="127.0.0.1")
+    reactor.run()
+
+
+def bare_protocol(folder: Path) -> float:
+    """Messages a second, each five lines and their answers in lock-step over twenty sessions, no disk."""
+    port = free_port()
+    server = multiprocessing.Process(target=_serve, args=(port,), daemon=True)
+    server.start()
+    try:
+        clients = [_connected(port) for _ in range(SESSIONS)]
+        began = time.perf_counter()
+        for _ in range(TURNS * LINES):
+            for client in clients:
+                client.send(b"RCPT TO:<ada@bench.test>\r\n")
+            for client in clients:
+                client.recv(100)
+        return SESSIONS * TURNS / (time.perf_counter() - began)
+    finally:
+        server.terminate()
+        server.join()
+
+
+def _connected(port: int) -> socket.socket:
+    end = time.monotonic() + 10.0
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+LIMITS = {
+    "SQLite alone, a commit for twenty messages": sqlite_commits,
+    "files alone, a sync for fifty": synced_files,
+    "Twisted alone, five answers in lock-step": bare_protocol,
+}
+
+
+def measure(folder: Path, rounds: int) -> list[Limit]:
+    """Each limit, the median of ``rounds``."""
+    return [Limit(name, median(limit(folder) for _ in range(rounds))) for name, limit in LIMITS.items()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args()
+    limits = measure(options.folder, options.rounds)
+    if options.json:
+        print(json.dumps([asdict(limit) for limit in limits]))
+    else:
+        for limit in limits:
+            print(f"{limit.name:40s} {limit.rate:8,.0f} messages/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
