@@ -112,6 +112,7 @@ class RelayAgent:
             by_domain.setdefault(domain_key(recipient.address.domain), []).append(recipient)
         attempts = max([one.attempts for one in entry.waiting], default=0)
         groups: dict[Key, tuple[Hop, list[Recipient]]] = {}
+        asking = self._reactor.seconds()
         asked = [(self._find(entry, domain, attempts), of_it) for domain, of_it in by_domain.items()]
         for found, of_it in asked:
             hop = found if isinstance(found, Hop) else await self._look_up(entry, found, of_it, ledger)
@@ -119,7 +120,7 @@ class RelayAgent:
                 groups.setdefault(hop.key, (hop, []))[1].extend(of_it)
         began = self._reactor.seconds()
         return [
-            Batch(entry, hop, members[start : start + BATCH], ledger, attempts, began)
+            Batch(entry, hop, members[start : start + BATCH], ledger, attempts, began, began - asking)
             for hop, members in groups.values()
             for start in range(0, len(members), BATCH)
         ]

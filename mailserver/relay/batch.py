@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailserver.relay.destinations import Key, News
 from mailserver.relay.next_hops import Hop
@@ -25,7 +25,8 @@ Ledger = dict[int, Outcome]
 
 @dataclass(slots=True)
 class Batch:
-    """What goes in one transaction; ``pending`` are those about whom nothing is decided yet."""
+    """What goes in one transaction; ``pending`` are those about whom nothing is decided yet, ``looked`` the
+    seconds that finding their next hop took."""
 
     entry: Entry
     hop: Hop
@@ -33,6 +34,7 @@ class Batch:
     ledger: Ledger
     attempts: int
     began: float
+    looked: float = 0.0
     troubles: list[tuple[Target, SessionEnded]] = field(default_factory=list)
     tried: list[Attempt] = field(default_factory=list)
     news: News = News.NONE
@@ -43,6 +45,12 @@ class Batch:
     @property
     def key(self) -> Key:
         return self.hop.key
+
+    def tries(self, attempt: Attempt) -> None:
+        """One more address was tried; what was looked up before counts for the first."""
+        if self.looked and not self.tried:
+            attempt = replace(attempt, looked=self.looked)
+        self.tried.append(attempt)
 
     def settle(self, outcome: Outcome) -> None:
         self.ledger[outcome.recipient.number] = outcome

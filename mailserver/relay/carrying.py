@@ -154,7 +154,7 @@ class Carrier:
             target = tried.candidate.target
             self._demands.refused(tried.candidate.security, target.host, target.address)
         if tried.session is not None:
-            batch.tried.append(tried.session.attempt(self._at(tried.session), ended.reason))
+            batch.tries(tried.session.attempt(self._at(tried.session), ended.reason))
             self._remember(batch)
         if not tried.avoided and ended.stage is not Stage.AUTH:
             batch.news, batch.reason = News.BAD, ended.reason
@@ -166,7 +166,8 @@ class Carrier:
 
     def _conclude(self, batch: Batch) -> None:
         """Nobody is left to ask."""
-        facts = Facts(self._reactor.seconds() - batch.began, 0.0, 0, tuple(batch.tried))
+        setup = batch.looked + self._reactor.seconds() - batch.began
+        facts = Facts(setup, 0.0, 0, tuple(batch.tried))
         for recipient in batch.pending:
             if self.is_stopping and not batch.troubles:
                 outcome: Outcome = delayed_here(recipient, "4.3.2", "the server is shutting down")
@@ -215,8 +216,9 @@ class Carrier:
         ended = await session.send(envelope, recipients, content)
         now = self._reactor.seconds()
         words = "" if isinstance(ended, TransactionDone) else ended.reason
-        batch.tried.append(session.attempt(self._now() - (now - batch.began), words))
-        facts = Facts(max(0.0, ready - batch.began), now - ready, session.uses, tuple(batch.tried))
+        batch.tries(session.attempt(self._now() - (now - batch.began), words))
+        setup = batch.looked + max(0.0, ready - batch.began)
+        facts = Facts(setup, now - ready, session.uses, tuple(batch.tried))
         if isinstance(ended, TransactionDone) and not [r for r in ended.replies if r.code >= 300]:
             batch.news = News.GOOD  # nearly always: everything went well
             self._settle(session, batch, recipients, ended.replies, facts)

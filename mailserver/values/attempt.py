@@ -56,8 +56,9 @@ class Dialogue(Sequence[Step]):
 class Attempt:
     """``at`` in seconds since the epoch; ``host``, ``address`` and ``port`` as they were tried; ``tls`` the
     protocol and cipher, ``""`` in clear; ``verified`` by what the certificate was (``"DANE"``…), ``""`` when
-    by nothing; ``uses`` counts the transactions of the session, this one included; ``ended`` says in our
-    words why it went no further, ``""`` when it did."""
+    by nothing; ``uses`` counts the transactions of the session, this one included; ``looked`` are the seconds
+    that DNS and policies took before it, 0 when they were known; ``ended`` says in our words why it went no
+    further, ``""`` when it did."""
 
     at: float
     host: str
@@ -66,6 +67,7 @@ class Attempt:
     tls: str = ""
     verified: str = ""
     uses: int = 0
+    looked: float = 0.0
     connected: float = 0.0
     opened: float = 0.0
     finished: float = 0.0
@@ -73,7 +75,7 @@ class Attempt:
     ended: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """For JSON; ``phases`` are seconds: connection, greeting to readiness, transaction."""
+        """For JSON; ``phases`` are seconds: DNS, connection, greeting to readiness, transaction."""
         return {
             "at": self.at,
             "host": self.host,
@@ -83,6 +85,7 @@ class Attempt:
             "verified": self.verified,
             "uses": self.uses,
             "phases": {
+                "dns": round(self.looked, 3),
                 "connect": round(self.connected, 3),
                 "open": round(max(0.0, self.opened - self.connected), 3),
                 "transaction": round(max(0.0, self.finished - self.opened), 3),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import threading
 from collections.abc import Callable
 
 import pytest
 
+from tests.journeys.names import NameServer
 from tests.journeys.scripted import Scripted
 from tests.journeys.server import Server
 from tests.journeys.tools import PATIENCE, eventually
@@ -76,6 +78,35 @@ def test_a_kill_at_each_phase_loses_nothing(make_server: Callable[..., Server], 
         assert 1 <= peer.taken["after 250"] <= 2
     finally:
         stopper.release()
+        peer.stop()
+
+
+def test_a_kill_while_names_are_looked_up_loses_nothing(
+    make_server: Callable[..., Server], zones: Callable[[dict[str, str]], NameServer]
+) -> None:
+    peer = Scripted()
+    names = zones({"b.test": "@ 60 MX 10 mx\nmx 60 A 127.0.0.1"})
+    relay = {
+        "retry": ["1s"],
+        "trusted_networks": ["127.0.0.1"],
+        "port": peer.port,
+        "nameservers": [names.address],
+        "allow_loopback": True,
+    }
+    server = make_server("a", "mx.a.test", ["a.test"], {"relay": relay}).start()
+    try:
+        names.stop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+            deaf.bind(("127.0.0.1", names.port))
+            deaf.settimeout(PATIENCE)
+            _inject(server, "at DNS")
+            assert b"\x01b\x04test" in deaf.recv(512).lower()
+            server.kill()
+        names.start()
+        server.start()
+        eventually(lambda: server.queue() == [], "an empty queue")
+        assert peer.taken["at DNS"] == 1
+    finally:
         peer.stop()
 
 

@@ -607,6 +607,25 @@ class MannersTests(AgentCase):
         failures = self.agent.destinations._known[key].window.fail_cohorts
         return {**described, "failures": failures}
 
+    async def test_what_was_looked_up_has_its_time_in_the_first_attempt_alone(self) -> None:
+        self.peer(RCPT="450 4.2.1 later")
+        known = self.agent.next_hops.find
+        found = known(entry("x@b.test").envelope, "b.test", 0)
+
+        def slowly(*asked: Any) -> Any:
+            return deferLater(reactor, 0.2, lambda: found)
+
+        self.agent.next_hops.find = slowly  # type: ignore[method-assign]
+        outcome = await self.one()
+        assert outcome.facts is not None
+        (attempt,) = outcome.facts.attempts
+        assert 0.2 <= attempt.fields()["phases"]["dns"] < 5
+        assert attempt.connected <= outcome.facts.setup - attempt.looked + 0.001
+        self.agent.next_hops.find = known  # type: ignore[method-assign]
+        outcome = await self.one()
+        assert outcome.facts is not None
+        assert outcome.facts.attempts[0].looked < 0.1
+
     async def test_the_attempt_is_kept(self) -> None:
         peer = self.peer(RCPT="450 4.2.1 later")
         outcome = await self.one()
