@@ -22,6 +22,7 @@ _EXTEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLO
 _MODIFY = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FAR = ("nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "gfs", "gluster", "lustre", "ocfs", "virtiofs")
 _IOV_MAX = 1024  # POSIX promises 16, Linux has 1024
 
 
@@ -176,6 +177,19 @@ class Disk:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), os.fspath(folder))
         return True
+
+    def is_far(self, folder: StrPath) -> bool:
+        """Whether ``folder`` lies behind a network or another process, which may let a call wait for long."""
+        device = os.stat(folder).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+                rows = [line.split() for line in mounts]
+        except OSError:
+            return False
+        # proc_pid_mountinfo(5): the device is the third field, the type comes behind a lone hyphen.
+        kinds = [row[row.index("-") + 1] for row in rows if row[2] == wanted]
+        return any(kind.startswith(_FAR) for kind in kinds)
 
     def close(self) -> None:
         """Give back the descriptors that ``sync_filesystem`` keeps."""

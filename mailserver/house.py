@@ -6,7 +6,6 @@ import datetime
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -109,7 +108,7 @@ class House:
             expire_after=settings.pop3.expire * 86400.0,
             expired=maillog.expired,
             language=settings.language,
-            soon=partial(reactor.callLater, 0),
+            turns=self.bridge,
         )
         self.deliveries = Deliveries(
             settings, reactor, self.bridge, self.directory.resolve, self.store, place.number
@@ -325,8 +324,7 @@ class House:
         return Pickup(place, self.disk, self.bridge, self.workers, self._reactor)
 
     def _make_spool(self, worker: int) -> SqliteSpool:
-        soon = partial(self._reactor.callLater, 0)
-        return SqliteSpool(self.settings.state / SPOOL, self.disk, worker, soon=soon)
+        return SqliteSpool(self.settings.state / SPOOL, self.disk, worker, soon=self.bridge.soon)
 
     def _make_runner(self, spool: SqliteSpool) -> Runner:
         relay = self.settings.relay

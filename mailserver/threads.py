@@ -37,8 +37,10 @@ class WorkersStopped(Exception):
     """The call came when the pool was not running; nothing was done."""
 
 
-class _FromThread(Protocol):
+class _Reactor(Protocol):
     def callFromThread(self, callable: Callable[[], object]) -> None: ...
+
+    def callLater(self, delay: float, callable: Callable[[], object]) -> Any: ...
 
 
 class Bridge:
@@ -48,10 +50,19 @@ class Bridge:
     deliveries at once pays it once.
     """
 
-    def __init__(self, reactor: _FromThread) -> None:
+    def __init__(self, reactor: _Reactor) -> None:
         self._reactor = reactor
-        self._ready: deque[tuple[Deferred[Any], Future[Any]]] = deque()
+        self._ready: deque[tuple[Deferred[Any] | None, Any]] = deque()
         self._awake = False
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call ``call`` when this turn of the reactor ends; in the reactor's thread."""
+        self._reactor.callLater(0, call)
+
+    def call(self, call: Callable[[], object]) -> None:
+        """Call ``call`` in the reactor's thread, soon; in any thread.  Deferreds of ours whose futures it
+        makes done fire right behind it."""
+        self._add(None, call)
 
     def deferred(self, future: Future[T]) -> Deferred[T]:
         """A Deferred that fires in the reactor's thread with the future's result or failure.
@@ -60,13 +71,13 @@ class Bridge:
         result is dropped.
         """
         waiting: Deferred[T] = Deferred()
-        future.add_done_callback(partial(self._call_soon, waiting))
+        future.add_done_callback(partial(self._add, waiting))
         return waiting
 
-    def _call_soon(self, waiting: Deferred[T], future: Future[T]) -> None:
-        # Append first, look second: _drain lowers the flag before it empties the queue, so a
-        # result that sees the flag up is always met by a drain that has not ended.
-        self._ready.append((waiting, future))
+    def _add(self, waiting: Deferred[Any] | None, what: Any) -> None:
+        # Append first, look second: _drain lowers the flag before it counts the queue, so a
+        # result that sees the flag up is always met by a drain that has not counted yet.
+        self._ready.append((waiting, what))
         if not self._awake:
             self._awake = True
             self._reactor.callFromThread(self._drain)
@@ -75,12 +86,21 @@ class Bridge:
         self._awake = False
         ready = self._ready
         # What becomes ready meanwhile has woken the reactor again: sockets get their turn first.
-        for _ in range(len(ready)):
-            waiting, future = ready.popleft()
+        left = len(ready)
+        while left:
+            waiting, what = ready.popleft()
+            left -= 1
             try:
-                _fire(waiting, future)
+                if waiting is None:
+                    self._awake = True  # what it makes ready needs no wake-up: we are here
+                    what()
+                else:
+                    _fire(waiting, what)
             except Exception:  # a bug, and no reason to keep the others waiting for ever
                 _log.failure("firing a Deferred from a thread's result")
+            if waiting is None:
+                self._awake = False
+                left = len(ready)
 
 
 def _fire(waiting: Deferred[T], future: Future[T]) -> None:

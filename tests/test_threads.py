@@ -72,6 +72,42 @@ class BridgeTests(SynchronousTestCase):
         self.reactor.turn()
         assert fired == [2]
 
+    def test_what_a_call_from_a_thread_makes_done_fires_behind_it_without_another_wake_up(self) -> None:
+        future: Future[int] = Future()
+        told: list[int] = []
+        self.bridge.deferred(future).addCallback(told.append)
+        self.bridge.call(lambda: future.set_result(2))
+        assert len(self.reactor.calls) == 1
+        self.reactor.turn()
+        assert told == [2]
+        assert not self.reactor.calls
+
+    def test_a_call_that_fails_keeps_nobody_waiting(self) -> None:
+        future: Future[int] = Future()
+        self.bridge.call(lambda: 1 // 0)
+        result = self.bridge.deferred(future)
+        future.set_result(1)
+        self.reactor.turn()
+        assert self.successResultOf(result) == 1
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+
+    def test_a_result_that_comes_while_a_call_runs_is_never_forgotten(self) -> None:
+        futures: list[Future[int]] = [Future() for _ in range(2)]
+        told: list[int] = []
+        for future in futures:
+            self.bridge.deferred(future).addCallback(told.append)
+
+        def call() -> None:
+            other = threading.Thread(target=futures[0].set_result, args=(1,))
+            other.start()
+            other.join()
+
+        self.bridge.call(call)
+        self.reactor.turn()
+        futures[1].set_result(2)
+        self.reactor.turn()
+        assert told == [1, 2]
+
     def test_a_cancelled_deferred_and_a_cancelled_future_hurt_nobody(self) -> None:
         futures: list[Future[int]] = [Future() for _ in range(3)]
         results = [self.bridge.deferred(future) for future in futures]

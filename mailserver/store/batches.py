@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import Protocol
 
 from mailserver.durable import Disk
 from mailserver.interfaces import Delivery, MailboxFull, MailboxUnavailable
@@ -19,8 +22,21 @@ from mailserver.store.quota import MailboxQuota
 BATCH = 50
 """How many messages share a sync at most: more gain little and make the first one wait."""
 
-Soon = Callable[[Callable[[], None]], object]
-"""Runs what it is given when the reactor's turn ends."""
+SLOW_SECONDS = 0.05
+"""A batch whose files took longer was not written at memory's speed."""
+
+AVOID_SECONDS = 30.0
+"""How long the thread makes the files after that."""
+
+
+class Turns(Protocol):
+    """``threads.Bridge``: runs what it is given in the reactor's thread."""
+
+    def soon(self, call: Callable[[], object], /) -> None:
+        """When this turn ends; asked in that thread."""
+
+    def call(self, call: Callable[[], object], /) -> None:
+        """Soon; asked in any thread."""
 
 
 class _Waiting:
@@ -35,21 +51,44 @@ class _Waiting:
         self.future: Future[None] = Promise()
         self.placed: Placed | None = None
 
+    def settle(self, error: Exception | None) -> None:
+        """Tell whoever waits."""
+        if error is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+
+
+_Settled = list[tuple[_Waiting, Exception | None]]
+
 
 class MaildirBatches:
     """Takes deliveries; their futures are done once a sync covers them.
 
-    One thread makes the files and syncs them, so that none is made while a sync runs.  With ``soon`` it
-    gets what one turn of the reactor brings in one piece: nobody can be answered before that anyway, and
-    a thread that wakes for each of twenty fights for the interpreter twenty times.
+    One thread syncs, and nobody makes a file while a sync runs: it would wait for the same journal.
+    With ``turns`` the reactor's thread makes the files, as long as the disk takes them as fast as memory
+    does: opening, writing and naming a small file costs 60 µs, and a thread that does it gives the
+    interpreter away and fights for it again at each of these four calls, which costs more.  What needs
+    patience is left to the thread: a large file, a quota, a folder not known yet, a network's file
+    system, a disk that was slow a short time ago; and without ``turns`` all of it.
     """
 
-    def __init__(self, disk: Disk, writer: MaildirWriter, soon: Soon | None = None) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        writer: MaildirWriter,
+        turns: Turns | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._disk = disk
-        self._soon = soon
-        self._gathered: list[_Waiting] = []
+        self._turns = turns
+        self._now = now
         self._writer = writer
+        self._gathered: list[_Waiting] = []
+        self._slow_until = 0.0
         self._queue: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
+        self._settled: deque[_Settled] = deque()
+        self._under_way = 0
         self._thread: Thread | None = None
         self._lock = Lock()
 
@@ -60,22 +99,26 @@ class MaildirBatches:
 
     def stop(self) -> None:
         """Finish what was accepted, then end the thread; later deliveries fail."""
-        self._hand_over()
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._put(gathered)
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._queue.put(None)
         if thread is not None:
             thread.join()
+        self._settle()
 
     def deliver(self, mailbox: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
-        """See ``IMailbox.deliver``; a ``quota`` is asked first. With ``soon``: in the reactor's thread."""
+        """See ``IMailbox.deliver``; a ``quota`` is asked first. With ``turns``: in the reactor's thread."""
         waiting = _Waiting(mailbox, delivery, quota)
-        if self._soon is None or self._thread is None:
+        if self._turns is None or self._thread is None:
             self._put([waiting])
         else:
-            if not self._gathered:
-                self._soon(self._hand_over)
+            # While a sync runs they gather, and set out together when it has ended.
+            if not self._gathered and not self._under_way:
+                self._turns.soon(self._set_out)
             self._gathered.append(waiting)
         return waiting.future
 
@@ -85,32 +128,71 @@ class MaildirBatches:
         self._put([waiting])
         return waiting.future
 
-    def _hand_over(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._put(gathered)
+    # -- in the reactor's thread -----------------------------------------------------------------
+
+    def _set_out(self) -> None:
+        """Place what has gathered, and let the thread sync it; but not while it is at another batch."""
+        if self._under_way or not self._gathered:
+            return
+        batch, self._gathered = self._gathered[:BATCH], self._gathered[BATCH:]
+        began = self._now()
+        if began >= self._slow_until:
+            batch = [waiting for waiting in batch if not self._is_quick(waiting) or self._is_placed(waiting)]
+            if self._now() - began > SLOW_SECONDS:
+                self._slow_until = self._now() + AVOID_SECONDS
+        if batch:
+            self._put(batch)
+        elif self._gathered and self._turns is not None:
+            self._turns.soon(self._set_out)
+
+    def _is_quick(self, waiting: _Waiting) -> bool:
+        return waiting.quota is None and self._writer.is_quick(waiting.mailbox, waiting.delivery)
+
+    def _settle(self) -> None:
+        """Tell whoever waits for what the thread has finished; then the next set out."""
+        while self._settled:
+            for waiting, error in self._settled.popleft():
+                waiting.settle(error)
+        self._set_out()
+
+    # -- in any thread ---------------------------------------------------------------------------
 
     def _put(self, deliveries: list[_Waiting]) -> None:
         with self._lock:
             stopped = self._thread is None
             if not stopped:
+                self._under_way += 1
                 self._queue.put(deliveries)
         if stopped:
             for waiting in deliveries:
-                waiting.future.set_exception(MailboxUnavailable("the message store is stopped"))
+                waiting.settle(MailboxUnavailable("the message store is stopped"))
+
+    # -- in the thread of its own ----------------------------------------------------------------
 
     def _run(self) -> None:
         handed = self._queue.get()
         while handed is not None:
-            batch = list(handed)
+            batch, lists = list(handed), 1
             with suppress(Empty):
                 while len(batch) < BATCH and (handed := self._queue.get_nowait()) is not None:
                     batch += handed
+                    lists += 1
+            settled: _Settled = []
             for begin in range(0, len(batch), BATCH):
-                part = batch[begin : begin + BATCH]
-                self._finish([waiting for waiting in part if self._is_placed(waiting)])
+                settled += self._finish(batch[begin : begin + BATCH])
+            with self._lock:
+                self._under_way -= lists
+            self._hand_back(settled)
             if handed is not None:
                 handed = self._queue.get()
+
+    def _hand_back(self, settled: _Settled) -> None:
+        if self._turns is not None:
+            self._settled.append(settled)
+            self._turns.call(self._settle)
+            return
+        for waiting, error in settled:
+            waiting.settle(error)
 
     def _is_placed(self, waiting: _Waiting) -> bool:
         """Put the file into the mailbox; if that fails so does the delivery's future, and nobody else's."""
@@ -123,7 +205,7 @@ class MaildirBatches:
                 _count(waiting.quota, waiting.delivery, placed)
         except Exception as error:
             self._close(waiting)
-            waiting.future.set_exception(error)
+            waiting.settle(error)
             return False
         return True
 
@@ -140,21 +222,21 @@ class MaildirBatches:
             if not delivery.repeated or not self._writer.has(waiting.mailbox, delivery):
                 raise
 
-    def _finish(self, batch: list[_Waiting]) -> None:
+    def _finish(self, batch: list[_Waiting]) -> _Settled:
+        """Place those that are not placed yet, and sync all."""
+        placed = [waiting for waiting in batch if waiting.placed is not None or self._is_placed(waiting)]
         try:
-            self._sync([(waiting.mailbox, waiting.placed) for waiting in batch if waiting.placed])
+            self._sync([(waiting.mailbox, waiting.placed) for waiting in placed if waiting.placed])
         except Exception as error:
             # Which of them the disk has lost is not told, and a second sync would not tell either.
-            for waiting in batch:
+            for waiting in placed:
                 self._close(waiting)
                 self._writer.take_back(waiting.mailbox, waiting.delivery)
-            for waiting in batch:
+            for waiting in placed:
                 if waiting.quota is not None:
                     waiting.quota.forget()
-                waiting.future.set_exception(error)
-            return
-        for waiting in batch:
-            waiting.future.set_result(None)
+            return [(waiting, error) for waiting in placed]
+        return [(waiting, None) for waiting in placed]
 
     def _sync(self, batch: Iterable[tuple[str, Placed]]) -> None:
         """Make all of ``batch`` durable: those with a file of their own one by one, the others together."""

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from mailserver.durable import Disk
 from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable, MaildropUnusable
-from mailserver.store.batches import MaildirBatches, Soon
+from mailserver.store.batches import MaildirBatches, Turns
 from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.maildir_maildrop import MaildirMaildrop
 from mailserver.store.maildir_snapshot import Snapshots
@@ -25,11 +25,11 @@ _SIZES_REMEMBERED = 100_000
 class Maildirs:
     """What all Maildirs of one store share: the writer, the thread that syncs, counted sizes."""
 
-    def __init__(self, disk: Disk, hostname: str, undelete: bool = False, soon: Soon | None = None) -> None:
+    def __init__(self, disk: Disk, hostname: str, undelete: bool = False, turns: Turns | None = None) -> None:
         self.disk = disk
         self.undelete = undelete
         self.writer = MaildirWriter(disk, hostname)
-        self.batches = MaildirBatches(disk, self.writer, soon)
+        self.batches = MaildirBatches(disk, self.writer, turns)
         self.snapshots = Snapshots()
         self._sizes: dict[str, dict[str, int]] = {}
 

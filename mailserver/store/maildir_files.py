@@ -47,6 +47,7 @@ class MaildirWriter:
         self.sync_each = sync_each
         self._filesystems: dict[int, str] = {}
         self._filesystem_of: dict[str, str] = {}
+        self._is_far: dict[str, bool] = {}
         self._known: set[str] = set()
 
     def filesystem(self, mailbox: str) -> str:
@@ -67,6 +68,17 @@ class MaildirWriter:
                 self._known.discard(mailbox)  # somebody has removed a folder
         self.prepare(mailbox)
         return self._place(mailbox, delivery)
+
+    def is_quick(self, mailbox: str, delivery: Delivery) -> bool:
+        """Whether ``place`` has nothing to do but to write a small file into folders that it knows, on a disk
+        of this machine."""
+        return (
+            mailbox in self._known
+            and delivery.content.size <= IN_MEMORY_OCTETS
+            and not delivery.repeated
+            and not self.sync_each
+            and not self._is_far[self._filesystem_of[mailbox]]
+        )
 
     def take_back(self, mailbox: str, delivery: Delivery) -> None:
         """Remove what ``place`` made, wherever a reader has moved it; used when the sync failed."""
@@ -98,6 +110,7 @@ class MaildirWriter:
             if not self.sync_each:
                 self._disk.sync_filesystem(mailbox)
             filesystem = self._filesystems[found.st_dev] = mailbox
+            self._is_far[mailbox] = self._disk.is_far(mailbox)
         self._filesystem_of[mailbox] = filesystem
         self._known.add(mailbox)
 

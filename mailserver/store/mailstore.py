@@ -11,7 +11,7 @@ from pathlib import Path
 from mailserver.durable import Disk
 from mailserver.interfaces import IMailbox
 from mailserver.store import maildirsize
-from mailserver.store.batches import Soon
+from mailserver.store.batches import Turns
 from mailserver.store.expiry import expire
 from mailserver.store.maildir import MaildirMailbox, Maildirs
 from mailserver.store.mbox import MboxDeliveries, MboxMailbox
@@ -40,7 +40,7 @@ class MailStore:
     ``sweeps``: whether it looks for what is left behind; one of several processes does.
     ``undelete_for``: seconds for which what POP3 deletes can be brought back; ``expire_after``: those
     after which a sweep removes a message, 0 for never, of which ``expired`` hears in the sweep's thread.
-    ``soon`` runs what it is given when the reactor's turn ends: see ``batches.py``.
+    ``turns`` runs what it is given in the reactor's thread: see ``batches.py``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MailStore:
         expire_after: float = 0.0,
         expired: Callable[[str, int], None] = _unheard,
         language: str = "en",
-        soon: Soon | None = None,
+        turns: Turns | None = None,
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is not a mailbox format; expected one of {', '.join(FORMATS)}")
@@ -65,7 +65,7 @@ class MailStore:
         self._format = format
         self._disk = disk
         self._hostname = hostname
-        self._maildirs = Maildirs(disk, hostname, undelete_for > 0, soon)
+        self._maildirs = Maildirs(disk, hostname, undelete_for > 0, turns)
         self._mbox_deliveries = MboxDeliveries(disk, patience, undelete_for > 0)
         self._mailboxes: dict[Account, IMailbox] = {}
         self._undelete_for = undelete_for

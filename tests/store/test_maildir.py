@@ -6,12 +6,11 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mailserver.durable import Disk, StrPath
 from mailserver.interfaces import IMailbox, MailboxUnavailable
 from mailserver.store.mailstore import MailStore
 from tests.store.deliveries import (
@@ -249,36 +248,3 @@ def test_many_messages_are_listed_by_their_names(
             "1.x.host,S=1,W=2",
         ]
     assert calls == []
-
-
-def test_what_one_turn_of_the_reactor_brings_shares_a_sync(root: Path) -> None:
-    class Syncs(Disk):
-        count = 0
-
-        def sync_filesystem(self, folder: StrPath) -> bool:
-            self.count += 1
-            return super().sync_filesystem(folder)
-
-    disk = Syncs()
-    turns: list[Callable[[], None]] = []
-    store = MailStore(root, "maildir", disk, "mx.example.test", soon=turns.append)
-    store.start()
-    try:
-        mailbox = store.mailbox(ADA)
-        first = mailbox.deliver(delivery_of(1))
-        turns.pop()()
-        first.result(SOON)
-        before = disk.count
-        futures = [mailbox.deliver(delivery_of(number)) for number in range(2, 22)]
-        (end_of_turn,) = turns
-        assert not any(future.done() for future in futures)
-        end_of_turn()
-        for future in futures:
-            future.result(SOON)
-        assert disk.count == before + 1
-        late = mailbox.deliver(delivery_of(22))  # its turn never ends, for the server stops in it
-    finally:
-        store.stop()
-        disk.close()
-    late.result(SOON)
-    assert isinstance(mailbox.deliver(delivery_of(23)).exception(SOON), MailboxUnavailable)
