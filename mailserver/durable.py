@@ -48,9 +48,9 @@ class DurableFile:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def write(self, octets: bytes) -> None:
-        """Append all of ``octets``; ``OSError`` may leave a part of them behind."""
-        write_all(self.fd, (octets,))
+    def write(self, *pieces: bytes) -> None:
+        """Append all of ``pieces``, by one system call; ``OSError`` may leave a part of them behind."""
+        write_all(self.fd, pieces)
 
     def write_at(self, octets: bytes, offset: int) -> None:
         """Put all of ``octets`` at ``offset``; only for a file that ``Disk.modify`` has opened."""

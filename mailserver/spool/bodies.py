@@ -168,7 +168,7 @@ class BodyStream:
                         self._busy = False
                         return
             if pieces:
-                self._append(b"".join(pieces))
+                self._append(pieces)
             elif reading is not None:
                 self._show(reading)
             elif ending is not None:
@@ -183,13 +183,13 @@ class BodyStream:
             room, self._room = self._room, None
         room.set_result(None)
 
-    def _append(self, octets: bytes) -> None:
+    def _append(self, pieces: list[bytes]) -> None:
         if self._error is not None:
             return
         try:
             if self._file is None:
                 self._file = self._disk.create(self._path)
-            self._file.write(octets)
+            self._file.write(*pieces)
         except OSError as error:
             self._error = error
 

@@ -24,7 +24,7 @@ from mailserver.spool.committer import MARK_AHEAD, Call, Committer, NewEntry, Wr
 from mailserver.spool.content import ContentReader, StoredContent
 from mailserver.spool.rows import attempt_rows, delayed_row, entry_row, recipient_rows
 from mailserver.spool.schema import SpoolUnusable, bodies_path, lock_path, open_for_writing, spool_path
-from mailserver.values.content import Content, FileContent, MemoryContent
+from mailserver.values.content import Content, FileContent, MemoryContent, PiecesContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
 from mailserver.values.outcome import Delayed, Outcome
 
@@ -37,6 +37,17 @@ IN_DATABASE_OCTETS = 256 * 1024
 
 IN_MEMORY_OCTETS = 64 * 1024
 """Content up to this size stays in memory from acceptance to delivery."""
+
+HELD_OCTETS = 2 * 1024 * 1024
+"""Content up to this size stays in memory until its end has come; most of it is delivered then, and needs no
+file of the spool."""
+
+HELD_IN_ALL = 32 * 1024 * 1024
+"""Octets of such contents, of all sessions together; more of them go to files as they come."""
+
+_SMALL_PIECES = 64
+"""So many pieces are made one: a client that sends octet by octet must not fill memory with what Python adds
+to each."""
 
 _TOGETHER = 32
 """Most requests handed over together: with content of the largest size they are a whole commit."""
@@ -77,7 +88,9 @@ class SpoolWriter:
         self.id = number
         self._spool = spool
         self._chunks: list[bytes] = []
+        self._joined = 0
         self._size = 0
+        self._held = 0
         self._stream: BodyStream | None = None
         self._ended = False
 
@@ -89,11 +102,33 @@ class SpoolWriter:
         if self._stream is not None:
             return self._stream.write(chunk)
         self._chunks.append(chunk)
-        if self._size <= IN_DATABASE_OCTETS:
+        if len(self._chunks) - self._joined > _SMALL_PIECES:
+            self._chunks[self._joined :] = [b"".join(self._chunks[self._joined :])]
+            self._joined += 1
+        if self._size <= IN_DATABASE_OCTETS or self._may_hold():
             return None
+        return self._begin_file()
+
+    def _may_hold(self) -> bool:
+        """Whether what is here may stay in memory although it is large."""
+        if self._size > HELD_OCTETS or not self._spool.hold(self._size - self._held):
+            return False
+        self._held = self._size
+        return True
+
+    def _let_go(self) -> None:
+        """Memory for others."""
+        self._spool.hold(-self._held)
+        self._held = 0
+
+    def _begin_file(self) -> Future[None] | None:
+        self._let_go()
         self._stream = self._spool.bodies.begin(self.id)
-        octets, self._chunks = b"".join(self._chunks), []
-        return self._stream.write(octets)
+        chunks, self._chunks = self._chunks, []
+        room = None
+        for chunk in chunks:
+            room = self._stream.write(chunk)
+        return room
 
     def entry(self, envelope: Envelope) -> Entry | Future[Entry] | None:
         """See ``ISpoolWriter``."""
@@ -101,15 +136,19 @@ class SpoolWriter:
             return None
         if self._stream is not None:
             return self._spool.unkept_file(self.id, envelope, self._size, self._stream)
+        if self._size > IN_DATABASE_OCTETS:
+            return self._spool.unkept(self.id, envelope, PiecesContent(tuple(self._chunks), self._size))
         octets = b"".join(self._chunks)
         self._chunks = [octets]
-        return self._spool.unkept(self.id, envelope, octets)
+        return self._spool.unkept(self.id, envelope, MemoryContent(octets))
 
     def commit(self, envelope: Envelope) -> Future[Entry]:
         """See ``ISpoolWriter``."""
         if self._ended:
             return _failed(SpoolUnavailable("the message was ended before"))
         self._ended = True
+        if self._size > IN_DATABASE_OCTETS and self._stream is None:
+            self._begin_file()
         chunks, self._chunks = self._chunks, []
         if self._stream is None:
             return self._spool.keep(self.id, envelope, b"".join(chunks))
@@ -121,6 +160,7 @@ class SpoolWriter:
             return
         self._ended = True
         self._chunks = []
+        self._let_go()
         if self._stream is not None:
             self._stream.discard()
 
@@ -151,6 +191,7 @@ class SqliteSpool:
         self._now = now
         self._soon = soon
         self._gathered: list[Write[Any]] = []
+        self._held = 0
         self._opened: ExitStack | None = None
 
     def start(self) -> None:
@@ -264,9 +305,16 @@ class SqliteSpool:
         """
         return bool(number <= self._committer.mark)
 
-    def unkept(self, number: int, envelope: Envelope, octets: bytes) -> Entry:
+    def hold(self, octets: int) -> bool:
+        """Let a writer keep so many octets more in memory (below 0: fewer); whether they are not too many."""
+        if octets > 0 and self._held + octets > HELD_IN_ALL:
+            return False
+        self._held += octets
+        return True
+
+    def unkept(self, number: int, envelope: Envelope, content: Content) -> Entry:
         """The entry that a message in memory would be."""
-        return _leased(number, self._now(), envelope, MemoryContent(octets))
+        return _leased(number, self._now(), envelope, content)
 
     def unkept_file(self, number: int, envelope: Envelope, size: int, stream: BodyStream) -> Future[Entry]:
         """The entry that a message would be whose octets go to a file, once they can be read there."""

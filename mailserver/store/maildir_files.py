@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
@@ -24,6 +24,8 @@ from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf,
 IN_MEMORY_OCTETS = 256 * 1024
 """Content up to this size is written by one system call and synced with others; larger content is streamed
 and synced by itself, for a sync of the file system would also write what others are still receiving."""
+
+_WRITE_OCTETS = 512 * 1024
 
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
@@ -174,10 +176,11 @@ class MaildirWriter:
         sent = CrlfCount()
         file = self._disk.create(path)
         try:
-            for piece in _stored(delivery):
-                file.write(piece)
-                stored += len(piece)
-                sent.add(piece)
+            for pieces in _together(_stored(delivery)):
+                file.write(*pieces)
+                for piece in pieces:
+                    stored += len(piece)
+                    sent.add(piece)
             file.start_sync()
         except BaseException:
             file.close()
@@ -208,6 +211,20 @@ def _key(delivery: Delivery) -> str:
         name = hashlib.sha256(name.encode()).hexdigest()[:40]
     second, part = divmod(delivery.arrived, 1)
     return f"{int(second)}.M{int(part * 1_000_000):06d}Q{name}."
+
+
+def _together(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Pieces for one system call each: some hundred KiB, for at each the interpreter changes hands."""
+    gathered: list[bytes] = []
+    octets = 0
+    for piece in pieces:
+        gathered.append(piece)
+        octets += len(piece)
+        if octets >= _WRITE_OCTETS:
+            yield gathered
+            gathered, octets = [], 0
+    if gathered:
+        yield gathered
 
 
 def _stored(delivery: Delivery) -> Iterator[bytes]:

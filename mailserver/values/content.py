@@ -44,6 +44,17 @@ class MemoryContent:
 
 
 @value(frozen=True, slots=True)
+class PiecesContent:
+    """Content in memory, in the pieces in which it came: joining a large one would only copy it."""
+
+    pieces: tuple[bytes, ...]
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        return iter(self.pieces)
+
+
+@value(frozen=True, slots=True)
 class FileContent:
     """Content in a file of its own, read in pieces of ``CHUNK_OCTETS``."""
 

@@ -63,7 +63,8 @@ class FaultyDisk(Disk):
         disk = self
 
         class Faulty(DurableFile):
-            def write(self, octets: bytes) -> None:
+            def write(self, *pieces: bytes) -> None:
+                octets = b"".join(pieces)
                 if disk.writing:
                     super().write(octets[: len(octets) // 2])
                     raise disk.writing

@@ -173,10 +173,11 @@ class _NotedFile(DurableFile):
         self._disk = disk
         self._node = node
 
-    def write(self, octets: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         with self._disk.lock:
-            super().write(octets)
-            self._disk._put(self._node, octets)
+            super().write(*pieces)
+            for octets in pieces:
+                self._disk._put(self._node, octets)
 
     def write_at(self, octets: bytes, offset: int) -> None:
         with self._disk.lock:

@@ -135,11 +135,11 @@ def test_a_crash_between_body_and_commit_leaves_nothing(tmp_path: Path) -> None:
     spool = SqliteSpool(tmp_path / "spool", Disk())
     spool.start()
     writer = spool.begin()
-    writer.write(b"x" * 600_000)
+    writer.write(b"x" * 3_000_000)
     stream = writer._stream
     assert stream is not None
     path = stream.finish().result(WAIT)
-    assert path.stat().st_size == 600_000
+    assert path.stat().st_size == 3_000_000
     shutil.copytree(tmp_path / "spool", tmp_path / "crashed")
     spool.stop()
     again = SqliteSpool(tmp_path / "crashed", Disk())

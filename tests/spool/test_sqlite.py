@@ -17,10 +17,11 @@ import pytest
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import SpoolFull, SpoolUnavailable
+from mailserver.spool import sqlite
 from mailserver.spool.schema import SpoolUnusable
 from mailserver.spool.sqlite import SpoolNumbers, SqliteSpool
 from mailserver.values.address import Address
-from mailserver.values.envelope import Envelope, Recipient
+from mailserver.values.envelope import Entry, Envelope, Recipient
 from tests.spool.letters import WAIT, delayed, delivered, due, envelope, octets_of, spooled
 
 LARGE = b"x" * 600_000
@@ -29,6 +30,12 @@ LARGE = b"x" * 600_000
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "spool"
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large content goes to a file as it comes."""
+    monkeypatch.setattr(sqlite, "HELD_IN_ALL", 0)
 
 
 @pytest.fixture
@@ -214,6 +221,7 @@ class SlowDisk(Disk):
         return super().create(path)
 
 
+@pytest.mark.usefixtures("little_memory")
 def test_a_disk_that_lags_stops_the_writer(folder: Path) -> None:
     disk = SlowDisk()
     spool = started(folder, disk)
@@ -239,9 +247,9 @@ class FaultyFile(DurableFile):
         super().__init__(fd)
         self._disk = disk
 
-    def write(self, octets: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         self._disk.fail("write")
-        super().write(octets)
+        super().write(*pieces)
 
     def sync(self) -> None:
         self._disk.fail("sync")
@@ -286,6 +294,7 @@ def test_a_fault_of_the_disk_under_a_large_content(
     spool.stop()
 
 
+@pytest.mark.usefixtures("little_memory")
 def test_a_fault_under_content_that_was_to_be_read_before_its_commit(folder: Path) -> None:
     disk = FaultyDisk()
     spool = started(folder, disk)
@@ -300,6 +309,7 @@ def test_a_fault_under_content_that_was_to_be_read_before_its_commit(folder: Pat
     assert bodies(folder) == []
 
 
+@pytest.mark.usefixtures("little_memory")
 def test_content_that_is_read_before_its_commit_waits_for_the_disk(folder: Path) -> None:
     disk = SlowDisk()
     spool = started(folder, disk)
@@ -313,6 +323,80 @@ def test_content_that_is_read_before_its_commit_waits_for_the_disk(folder: Path)
     writer.abort()
     spool.stop()
     assert bodies(folder) == []
+
+
+def test_large_content_is_read_from_memory_before_its_commit_and_needs_no_file(folder: Path) -> None:
+    spool = started(folder)
+    writer = spool.begin()
+    for _ in range(6):
+        assert writer.write(LARGE[:100_000]) is None
+    early = writer.entry(envelope())
+    assert isinstance(early, Entry)
+    assert early.content.size == len(LARGE)
+    assert octets_of(early) == LARGE
+    assert bodies(folder) == []
+    kept = writer.commit(envelope()).result(WAIT)
+    assert bodies(folder) == [kept.queue_id]
+    assert octets_of(kept) == LARGE
+    spool.stop()
+
+
+def test_all_sessions_together_hold_no_more_than_they_may(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "HELD_IN_ALL", 2 * len(LARGE))
+    spool = started(folder)
+    writers = [spool.begin() for _ in range(3)]
+    for writer in writers:
+        writer.write(LARGE)
+    early = [writer.entry(envelope()) for writer in writers]
+    assert [isinstance(one, Entry) for one in early] == [True, True, False]
+    last = early[2]
+    assert isinstance(last, Future)
+    assert octets_of(last.result(WAIT)) == LARGE
+    writers[0].abort()
+    writers[1].commit(envelope()).result(WAIT)
+    again = [spool.begin() for _ in range(2)]
+    for writer in again:
+        writer.write(LARGE)
+    assert all(isinstance(writer.entry(envelope()), Entry) for writer in again)
+    for writer in (writers[2], *again):
+        writer.abort()
+    spool.stop()
+
+
+def test_content_beyond_what_one_may_hold_goes_to_a_file_and_frees_its_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "HELD_OCTETS", len(LARGE))
+    monkeypatch.setattr(sqlite, "HELD_IN_ALL", len(LARGE))
+    spool = started(folder)
+    longer = spool.begin()
+    longer.write(LARGE)
+    longer.write(b"y")
+    other = spool.begin()
+    other.write(LARGE)
+    assert isinstance(other.entry(envelope()), Entry)
+    other.abort()
+    assert octets_of(longer.commit(envelope()).result(WAIT)) == LARGE + b"y"
+    spool.stop()
+
+
+def test_octet_by_octet_costs_no_multiple_of_the_octets(folder: Path) -> None:
+    spool = started(folder)
+    writer = spool.begin()
+    tracemalloc.start()
+    try:
+        for number in range(250_000):
+            writer.write(bytes((number % 250,)))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
+    early = writer.entry(envelope())
+    assert isinstance(early, Entry)
+    assert octets_of(early) == bytes(number % 250 for number in range(250_000))
+    spool.stop()
 
 
 def pages(spool: SqliteSpool, limit: int) -> None:

@@ -106,7 +106,8 @@ class _Killing(DurableFile):
         super().__init__(fd)
         self._disk = disk
 
-    def write(self, octets: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
+        octets = b"".join(pieces)
         if self._disk.step():
             super().write(octets[: len(octets) // 2])
             raise _Killed
