@@ -14,7 +14,7 @@ def direct_writer(transport: Any) -> Callable[[bytes], object]:
     two system calls and a dispatch for a reply of thirty octets.  From the first reply that the
     kernel does not take whole, everything goes through the transport, so order and back-pressure
     (``registerProducer``) stay Twisted's.  A transport without a plain socket (TLS, a test's) keeps
-    its own ``write``.  After ``startTLS``, go back to ``transport.write``.
+    its own ``write``.  After ``startTLS`` this one is no longer of use.
     """
     get_handle = getattr(transport, "getHandle", None)
     handle = get_handle() if get_handle is not None else None
@@ -22,6 +22,20 @@ def direct_writer(transport: Any) -> Callable[[bytes], object]:
         write: Callable[[bytes], object] = transport.write
         return write
     return _DirectWriter(transport, handle)
+
+
+class StraightTransport:
+    """A transport whose ``write`` is such a one; everything else is the transport's own.
+
+    For what stands between a session and its socket, TLS for example, while nothing waits to be sent.
+    """
+
+    def __init__(self, transport: Any, handle: socket.socket) -> None:
+        self._transport = transport
+        self.write = _DirectWriter(transport, handle)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _DirectWriter:

@@ -6,11 +6,11 @@ import time
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver.assembly.access import Access
 from mailserver.assembly.entrance import Entrance
 from mailserver.assembly.fetching import Fetching
+from mailserver.assembly.straight_tls import StraightTLSFactory, start_tls
 from mailserver.assembly.submissions import Submissions
 from mailserver.certificates import (
     ListenerTLS,
@@ -70,7 +70,7 @@ class Doors:
         implicit = name in IMPLICIT_TLS
         factory = self.smtp(name, tls, implicit) if name in ROLES else self._pop3(tls, implicit)
         self.factories.append(factory)
-        served = TLSMemoryBIOFactory(tls, False, factory) if implicit else factory
+        served = StraightTLSFactory(tls, False, factory) if implicit else factory
         proxied: IProtocolFactory = self._rooms.entrance.proxied(served)
         return proxied
 
@@ -115,6 +115,7 @@ class Doors:
                 clock=self._reactor,
                 tls=tls,
                 implicit_tls=implicit,
+                start_tls=start_tls,
                 authenticator=self._rooms.access.smtp,
                 trusted_networks=settings.relay.trusted_networks,
                 normalize=settings.limits.normalized_networks,

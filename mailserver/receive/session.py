@@ -67,6 +67,12 @@ class BeginTLS:
     context: IOpenSSLContextFactory
 
 
+def _start_tls(transport: Any, context: IOpenSSLContextFactory) -> Callable[[bytes], object]:
+    transport.startTLS(context)
+    write: Callable[[bytes], object] = transport.write
+    return write
+
+
 Answer = Reply | Challenge | BeginTLS | Future[None] | Deferred[Any] | None
 """What the receiver does next: send a reply or a challenge, begin TLS, wait for the disk (a
 future), wait for an answer (a Deferred of one of these), or go on to the next event."""
@@ -81,6 +87,7 @@ class ReceiverSettings:
     ends are mended and not refused.  ``closed``: nobody is served, and told so (RFC 7504).
     ``connections`` counts those of all listeners.  ``rates`` limits what strangers send, ``lookups``
     asks DNS about them; ``start_queue`` answers ETRN, ``address_book`` VRFY and EXPN.
+    ``start_tls`` begins TLS on a transport and gives what writes to it from then on.
     """
 
     offer: Offer
@@ -99,6 +106,7 @@ class ReceiverSettings:
     lookups: Lookups | None = None
     start_queue: Callable[[SessionFacts, str], Reply | Deferred[Reply]] | None = None
     address_book: AddressBook | None = None
+    start_tls: Callable[[Any, IOpenSSLContextFactory], Callable[[bytes], object]] = _start_tls
 
 
 class Rates(Protocol):

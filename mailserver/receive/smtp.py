@@ -298,8 +298,7 @@ class SMTPReceiver(Protocol):
             self._refuse_injection()
             return
         self._begin_phase(self._times.handshake)
-        self._write = self.transport.write
-        self.transport.startTLS(answer.context)
+        self._write = self._settings.start_tls(self.transport, answer.context)
 
     def _refuse_injection(self) -> None:
         # Commands behind STARTTLS in the clear are an injection (CVE-2011-0411): no session.
