@@ -24,6 +24,7 @@ from zope.interface import implementer
 from mailserver.assembly.straight_tls import StraightTLSFactory, start_tls
 from mailserver.certificates import ensure_self_signed
 from mailserver.durable import Disk
+from mailserver.sockets import direct_writer
 
 MUCH = os.urandom(64 * 1024) * 64
 
@@ -48,18 +49,19 @@ class Answers(Protocol):
 
     def connectionMade(self) -> None:
         self.left: list[object] = []
-        self.write = self.transport.write
+        self.write = direct_writer(self.transport)
 
     def handshakeCompleted(self) -> None:
         self.write(b"welcome\n")
 
     def dataReceived(self, data: bytes) -> None:
         if data == b"STARTTLS\n":
+            self.write(b"go\n")
             self.write = start_tls(self.transport, self.context)
             return
         self.write(MUCH if data == b"much\n" else data)
         lower = self.transport if hasattr(self.transport, "dataBuffer") else self.transport.transport
-        self.left.append((lower.dataBuffer, lower._tempDataBuffer))
+        self.left.append((bytes(lower.dataBuffer), list(lower._tempDataBuffer)))
         if data == b"bye\n":
             self.transport.loseConnection()
 
@@ -72,7 +74,9 @@ def talk(port: int, begins: bytes) -> tuple[bytes, bytes]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
-        plain.sendall(begins)
+        if begins:
+            plain.sendall(begins)
+            assert plain.recv(100) == b"go\n"
         with context.wrap_socket(plain) as client:
             told = client.recv(100)
             client.sendall(b"hello\n")
