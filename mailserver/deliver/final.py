@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailserver.deliver.header import delivered_to, head_of, without_return_path
+from mailserver.deliver.header import delivered_to, has_delivery_fields, head_of, without_return_path
 from mailserver.values.content import Content
 from mailserver.values.envelope import Entry, Recipient
 from mailserver.values.outcome import Failed
@@ -32,6 +32,8 @@ class FinalForm:
 def final_form(entry: Entry) -> FinalForm:
     """Raises ``OSError`` when the content cannot be read."""
     head = head_of(entry.content)
+    if not has_delivery_fields(head):
+        return FinalForm(entry.content, frozenset())
     return FinalForm(without_return_path(entry.content, head), frozenset(delivered_to(head)))
 
 

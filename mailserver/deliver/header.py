@@ -80,6 +80,12 @@ def _without(content: Content, head: bytes, fields: Iterable[tuple[int, int]]) -
     return with_other_head(content, done, b"".join(kept)) if done else content
 
 
+def has_delivery_fields(head: bytes) -> bool:
+    """Whether there may be fields of a delivery before ours: in most messages there are none."""
+    lowered = head.lower()
+    return _RETURN_PATH[1:] in lowered or _DELIVERED_TO[1:] in lowered
+
+
 def delivered_to(head: bytes) -> set[bytes]:
     """The addresses in Delivered-To fields, in lower case: where the message has been before."""
     return {

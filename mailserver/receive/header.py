@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mailserver.values.text import printable
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_NAME = re.compile(rb"([!-9;-~]+)[ \t]*")
+_NAME_OCTETS = 100
+"""A longer name is none of those that are remembered."""
 
 _PRIORITY = re.compile(rb"[ \t]*+(-?[0-9])[ \t]*+(?:\([^()\\]*+\)[ \t]*+)?")
 _COUNTED = {b"received", b"delivered-to", b"tls-required", b"mt-priority"}
@@ -89,31 +92,44 @@ class HeaderReader:
             return False
         if octets[start] in b" \t" and self._has_fields:
             return True
-        field = _FIELD.match(octets, start, end)
-        if field is None:
+        colon = octets.find(b":", start, end)
+        name = _field_name(octets[start:colon]) if colon >= 0 else b""
+        if not name:
             return False
         self._has_fields = True
-        name = field[1].lower()
         self._left_out = False
         if name == b"message-id":
             if not self.message_id:
-                self.message_id = printable(octets[field.end() : end].strip().decode(errors="replace"))
+                self.message_id = printable(octets[colon + 1 : end].strip().decode(errors="replace"))
         elif name in _COUNTED:
             self.fields[name] = self.fields.get(name, 0) + 1
             if name == b"tls-required":
-                self._tls_required = octets[field.end() : end].strip().lower()
+                self._tls_required = octets[colon + 1 : end].strip().lower()
             elif name == b"mt-priority":
                 self._left_out = True
-                if found := _PRIORITY.fullmatch(octets, field.end(), end):
+                if found := _PRIORITY.fullmatch(octets, colon + 1, end):
                     self.priority = self.priority or int(found[1])
             elif name == b"delivered-to" and len(self.delivered_to) < _DELIVERED_TO_FIELDS:
-                self.delivered_to.append(octets[field.end() : end].strip().lower())
+                self.delivered_to.append(octets[colon + 1 : end].strip().lower())
         return True
 
     def _addition(self, body_follows: bool) -> bytes:
         """Text that begins without any header gets the empty line that belongs before it, or its
         first words would read as part of the Received field above."""
         return b"\r\n" if body_follows and not self._has_fields else b""
+
+
+def _field_name(octets: bytes) -> bytes:
+    """What stands before a colon, in lower case, if it is a field's name (RFC 5322 §2.2), else nothing."""
+    return _remembered_name(octets) if len(octets) <= _NAME_OCTETS else _name(octets)
+
+
+def _name(octets: bytes) -> bytes:
+    found = _NAME.fullmatch(octets)
+    return found[1].lower() if found else b""
+
+
+_remembered_name = lru_cache(maxsize=512)(_name)
 
 
 def _without(octets: bytes, out: list[tuple[int, int]]) -> bytes:

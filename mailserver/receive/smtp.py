@@ -279,13 +279,15 @@ class SMTPReceiver(Protocol):
         def arrived(answer: Any) -> None:
             nonlocal finished
             finished, self._awaiting = True, False
-            if not self._lost:
-                self._take(answer)
+            if self._lost:
+                return
+            self._take(self._fault(answer) if isinstance(answer, Failure) else answer)
+            if was_waiting and not self._lost:
+                self._run()
 
-        later.addErrback(self._fault)
-        later.addCallback(arrived)
-        if not finished:
-            later.addCallback(lambda _: None if self._lost else self._run())
+        was_waiting = False
+        later.addBoth(arrived)
+        was_waiting = not finished
 
     def _fault(self, failure: Failure) -> Reply:
         maillog.fault("answering a command", failure.value)

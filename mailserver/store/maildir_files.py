@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import Delivery, MailboxUnavailable
-from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf, whole_to_lf
+from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf
+from mailserver.values.line_ends import lf_text
 
 IN_MEMORY_OCTETS = 256 * 1024
 """Content up to this size is written by one system call and synced with others; larger content is streamed
@@ -167,9 +168,15 @@ class MaildirWriter:
         content = delivery.content
         if content.size > IN_MEMORY_OCTETS:
             return self._stream(path, delivery)
-        octets = whole_to_lf(b"".join((delivery.header, *content.chunks())))
-        self._disk.write(path, (octets,))
-        return len(octets), crlf_octets(octets), None
+        octets = b"".join((delivery.header, *content.chunks()))
+        text = lf_text(octets)
+        if text is not None:  # all line ends are CRLF, so it was as it will be on the wire
+            sent = len(octets) if octets.endswith(b"\n") or not octets else len(octets) + 2
+        else:
+            text = octets.replace(b"\r\n", b"\n")
+            sent = crlf_octets(text)
+        self._disk.write(path, (text,))
+        return len(text), sent, None
 
     def _stream(self, path: str, delivery: Delivery) -> tuple[int, int, DurableFile]:
         stored = 0

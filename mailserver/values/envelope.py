@@ -19,16 +19,26 @@ _LONGEST = 13  # digits of 2**63
 
 
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_TWO_DIGITS, _FOUR_DIGITS, _SIX_DIGITS = (len(_DIGITS) ** n for n in (2, 4, 6))
 
 
 @lru_cache(maxsize=4096)  # the same few are asked for again and again while their messages pass
 def queue_id(entry: int) -> str:
     """How people see the number of a spool entry: lower case, no vowels, so no words appear."""
+    high, low = divmod(entry, _SIX_DIGITS)
+    first, low = divmod(low, _FOUR_DIGITS)
+    second, third = divmod(low, _TWO_DIGITS)
+    text = _PAIRS[first] + _PAIRS[second] + _PAIRS[third]
+    return _high_digits(high) + text if high else text.lstrip("0") or "0"
+
+
+@lru_cache(maxsize=64)  # the same for all that are made in a second
+def _high_digits(high: int) -> str:
     text = ""
-    while entry >= len(_PAIRS):
-        entry, pair = divmod(entry, len(_PAIRS))
+    while high >= len(_PAIRS):
+        high, pair = divmod(high, len(_PAIRS))
         text = _PAIRS[pair] + text
-    return (_PAIRS[entry] + text).lstrip("0") or "0"
+    return (_PAIRS[high] + text).lstrip("0")
 
 
 def entry_number(text: str) -> int:

@@ -57,6 +57,9 @@ class _End:
 
 
 def _ends(resolve: Callable[[Address], Resolution], address: Address) -> dict[tuple[str, str], _End]:
+    answer = resolve(address)
+    if not isinstance(answer, Alias | MailingList):  # nearly all of them
+        return {_mailbox_key(answer, address): _End(address, None)}
     final: dict[tuple[str, str], _End] = {}
     seen: set[tuple[str, str]] = set()
     stack: list[tuple[Address, Address | None]] = [(address, None)]
@@ -73,9 +76,12 @@ def _ends(resolve: Callable[[Address], Resolution], address: Address) -> dict[tu
         elif isinstance(answer, MailingList):
             stack.extend((member, answer.address) for member in reversed(answer.members))
         else:
-            mailbox = answer.account.address if isinstance(answer, LocalUser) else current
-            final.setdefault(mailbox.key, _End(current, through))
+            final.setdefault(_mailbox_key(answer, current), _End(current, through))
     return final
+
+
+def _mailbox_key(answer: Resolution, address: Address) -> tuple[str, str]:
+    return answer.account.address.key if isinstance(answer, LocalUser) else address.key
 
 
 def final_recipients(

@@ -34,6 +34,8 @@ class Reply:
     def encode(self) -> bytes:
         """The octets on the wire: every line with its code and enhanced status (RFC 2034 §4)."""
         status = f"{self.enhanced} " if self.enhanced else ""
+        if len(self.lines) == 1:
+            return f"{self.code} {status}{self.lines[0]}\r\n".encode()
         last = len(self.lines) - 1
         return "".join(
             f"{self.code}{' ' if n == last else '-'}{status}{line}\r\n" for n, line in enumerate(self.lines)
