@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
+
+from mailserver.values.clients import client_network
 
 PENALTY_SECONDS = (2.0, 4.0, 8.0, 15.0)
 """What the first, second, third and every further failure in a row costs a network."""
@@ -71,7 +72,7 @@ class LoginPenalty:
         Attempts that wait stand in a row: each gets a moment of its own, so that many at once get
         no more guesses than one after the other.
         """
-        network = _network(host)
+        network = client_network(host)
         failures = self._failures.get(network)
         if failures is None or self._is_trusted(network, name.lower(), failures):
             return 0.0
@@ -89,7 +90,7 @@ class LoginPenalty:
 
     def failed(self, host: str, name: str = "") -> None:
         """Count a wrong name or password."""
-        network, now = _network(host), self._clock.seconds()
+        network, now = client_network(host), self._clock.seconds()
         failures = self._failures.pop(network, None)
         if failures is None or now - failures.last > PENALTY_FORGOTTEN:
             failures = _Failures({}, now)
@@ -102,7 +103,7 @@ class LoginPenalty:
 
     def succeeded(self, host: str, name: str = "") -> None:
         """Forget the failures of ``name`` at ``host``."""
-        network, name = _network(host), name.lower()
+        network, name = client_network(host), name.lower()
         self._trusted.pop((network, name), None)
         self._trusted[network, name] = self._clock.seconds() + TRUSTED_SECONDS
         if len(self._trusted) > MOST_PENALTIES:
@@ -113,15 +114,3 @@ class LoginPenalty:
             if not failures.names:
                 del self._failures[network]
                 self._next_free.pop(network, None)
-
-
-def _network(host: str) -> str:
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host  # a UNIX socket's peer, for example
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return f"{address.packed[:8].hex()}/64"
