@@ -10,6 +10,7 @@ import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 
 from benchmarks.curves import Point
@@ -51,6 +52,7 @@ def table(figures: Sequence[Figure]) -> str:
         told = ", ".join(f"{_shown(one)}{_of(name)}" for name, one in ours)
         ratios = ", ".join(f"**{_ratio(figure.ratio(name))}**" for name, _ in ours)
         aim = "" if figure.aim is None else f"{'≥' if figure.more_is_better else '≤'} {figure.aim:.2g}"
+        aim += f"; {figure.aim_of_two:.2g} with two" if figure.aim_of_two else ""
         rows.append(f"| {figure.work} | {peer}: {_shown(value)} {figure.unit} | {told} | {ratios} | {aim} |")
     return "\n".join(rows)
 
@@ -123,9 +125,25 @@ def write(found: Found) -> None:
         told += "\nWho holds the interpreter meanwhile, as flame graphs and by room:\n\n"
         told += "".join(f"* [{name}](flames/{name}.svg): {rooms}\n" for name, rooms in found.rooms.items())
     if found.curves:
-        told += "\n![The cost of a message as the work grows](performance.svg)\n"
+        told += "\n![The cost of a message as the work grows](performance.svg)\n\n"
+        told += "How far each curve falls below the best before, at most: "
+        told += ", ".join(f"{name} {fall(name, points):.0%}" for name, points in found.curves.items()) + ".\n"
         draw(found.curves, DOCS / "performance.svg")
     path.write_text(f"{before}{BEGIN}\n{told}{END}{after}")
+
+
+def _paces(name: str, points: Sequence[Point]) -> list[float]:
+    """What should stay as it is while the work grows: of messages of other lengths, the octets."""
+    if name.startswith("octets"):
+        return [point.rate * point.size / 2**20 for point in points]
+    return [point.rate for point in points]
+
+
+def fall(name: str, points: Sequence[Point]) -> float:
+    """The largest share that a point of the curve is below the best one before it."""
+    paces = _paces(name, points)
+    best = list(accumulate(paces, max))
+    return max(1 - pace / before for pace, before in zip(paces, best, strict=True))
 
 
 def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
@@ -144,11 +162,11 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     pictures, fields = pyplot.subplots(1, len(curves), figsize=(3.4 * len(curves), 3.2), squeeze=False)
     for field, (name, points) in zip(fields[0], curves.items(), strict=True):
         sizes = [point.size for point in points]
-        field.plot(sizes, [point.rate for point in points], "o-", color="tab:blue")
+        field.plot(sizes, _paces(name, points), "o-", color="tab:blue")
         field.set_xscale("log")
         field.set_ylim(bottom=0)
         field.set_xlabel(name)
-        field.set_ylabel("a second", color="tab:blue")
+        field.set_ylabel("MiB a second" if name.startswith("octets") else "a second", color="tab:blue")
         other = field.twinx()
         other.plot(sizes, [point.memory / 2**20 for point in points], "s--", color="tab:orange")
         other.set_ylim(bottom=0)
