@@ -14,11 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from colorsys import hls_to_rgb
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from benchmarks import pop3, relay
+from benchmarks import pop3, relay, submission
 from benchmarks.local_delivery import WARM, Load, Lost, _send, _wait_for_last
 from benchmarks.peers import OurServer, PeerFailed, PeerMissing, find_program
 from benchmarks.places import fresh
@@ -158,14 +160,14 @@ def _colour(name: str) -> str:
 # -- the loads -------------------------------------------------------------------------------------
 
 
-def _delivering(place: Path, kept: bool) -> Stacks:
+def _delivering(place: Path, kept: bool, length: int = 4096, messages: int = 4000) -> Stacks:
     server = OurServer(place, 1)
     server.start()
     try:
         _send(server.port, Load(WARM, 20, 4096, kept))
         _wait_for_last(server.new, WARM)
         with samples(server.pid, place) as stacks:
-            _send(server.port, Load(4000, 20, 4096, kept))
+            _send(server.port, Load(messages, 20, length, kept))
             return stacks()
     finally:
         server.stop()
@@ -188,6 +190,31 @@ def _relaying(place: Path) -> Stacks:
     return found[0]
 
 
+def _submitting(place: Path) -> Stacks:
+    server = submission.OurSubmission(place, 1)
+    server.start()
+    try:
+        submission.submit(server.port, 1, 4096)
+        with samples(server.pid, place) as stacks, ProcessPoolExecutor(2) as clients:
+            # An account may send 300 an hour: these end before the samples do.
+            list(clients.map(partial(submission._submit_to, server.port, 4096), [140, 140]))
+            return stacks()
+    finally:
+        server.stop()
+
+
+def _many_sessions(place: Path) -> Stacks:
+    server = pop3.Ours(place)
+    pop3.fill(server.mail, pop3.SMALL)
+    server.start()
+    try:
+        with samples(server.pid, place) as stacks:
+            pop3.sessions_a_second(server.port, 4000)
+            return stacks()
+    finally:
+        server.stop()
+
+
 def _retrieving(place: Path) -> Stacks:
     server = pop3.Ours(place)
     pop3.fill(server.mail, pop3.SMALL)
@@ -203,7 +230,10 @@ def _retrieving(place: Path) -> Stacks:
 LOADS: dict[str, tuple[str, Callable[[Path], Stacks]]] = {
     "local": ("local delivery, 4 KiB, 20 sessions", lambda place: _delivering(place, kept=True)),
     "connections": ("a new connection for each message", lambda place: _delivering(place, kept=False)),
+    "large": ("local delivery, 1 MiB", lambda place: _delivering(place, True, 2**20, 500)),
+    "submission": ("submission, STARTTLS and AUTH for each message", _submitting),
     "relay": ("relay to one next hop", _relaying),
+    "sessions": ("POP3 log-in, STAT, UIDL, QUIT", _many_sessions),
     "retr": ("POP3 RETR, 4 KiB", _retrieving),
 }
 

@@ -1,8 +1,9 @@
 """What the parts below us allow by themselves, so that a figure can be told as a share of its limit.
 
-``python -m benchmarks.limits`` measures three: SQLite committing messages in batches of twenty, a file system
-taking new files with one sync for fifty, and Twisted's protocol answering lines with no disk and no mail
-behind it.  Nobody can be faster than these with the same promise, the same file system and the same library.
+``python -m benchmarks.limits`` measures five: SQLite committing messages in batches of twenty, a file system
+taking new files with one sync for fifty, the same with files of 1 MiB that are synced one by one, OpenSSL
+answering TLS handshakes, and Twisted's protocol answering lines with no disk and no mail behind it.  Nobody
+can be faster than these with the same promise, the same file system and the same library.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ import socket
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.epollreactor import EPollReactor
 
+from benchmarks.idle import _certificate
 from benchmarks.peers import free_port
 from benchmarks.places import fresh
 
 OCTETS = b"Subject: limit\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
 COMMITS, IN_A_COMMIT = 300, 20
 SYNCS, IN_A_SYNC = 60, 50
+LARGE, HANDSHAKES = 200, 200
 SESSIONS, TURNS, LINES = 20, 400, 5
 """A client that waits for each answer needs five for a message: MAIL, RCPT, DATA, the dot, and one spare."""
 
@@ -81,6 +86,49 @@ def synced_files(folder: Path) -> float:
     return SYNCS * IN_A_SYNC / seconds
 
 
+def large_files(folder: Path) -> float:
+    """Files of 1 MiB a second, each written and synced."""
+    place = fresh(folder)
+    octets = OCTETS * (2**20 // len(OCTETS))
+    began = time.perf_counter()
+    for number in range(LARGE):
+        fd = os.open(place / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(fd, octets)
+        os.fsync(fd)
+        os.close(fd)
+    return LARGE / (time.perf_counter() - began)
+
+
+def handshakes(folder: Path) -> float:
+    """Full TLS handshakes that one processor answers in a second: OpenSSL's part of the server's side."""
+    certificate, key = _certificate(fresh(folder))
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate_file(str(certificate))
+    context.use_privatekey_file(str(key))
+    seconds = sum(_handshake(context, SSL.Context(SSL.TLS_CLIENT_METHOD)) for _ in range(HANDSHAKES))
+    return HANDSHAKES / seconds
+
+
+def _handshake(context: SSL.Context, client_context: SSL.Context) -> float:
+    """Seconds that the server needs for one handshake."""
+    server, client = SSL.Connection(context), SSL.Connection(client_context)
+    server.set_accept_state()
+    client.set_connect_state()
+    seconds = 0.0
+    for _ in range(2):  # hello, and the client's end
+        with suppress(SSL.WantReadError):
+            client.do_handshake()
+        hello = client.bio_read(2**16)
+        began = time.perf_counter()
+        server.bio_write(hello)
+        with suppress(SSL.WantReadError):
+            server.do_handshake()
+        answer = server.bio_read(2**16)
+        seconds += time.perf_counter() - began
+        client.bio_write(answer)
+    return seconds
+
+
 class _Echo(protocol.Protocol):
     """Answers every line; the lines of a message's content are one."""
 
@@ -127,10 +175,18 @@ def _connected(port: int) -> socket.socket:
             time.sleep(0.05)
 
 
+SQLITE = "SQLite alone, a commit for twenty messages"
+FILES = "files alone, a sync for fifty"
+LARGE_FILES = "files of 1 MiB alone, each synced"
+TLS = "OpenSSL alone, a handshake"
+TWISTED = "Twisted alone, five answers in lock-step"
+
 LIMITS = {
-    "SQLite alone, a commit for twenty messages": sqlite_commits,
-    "files alone, a sync for fifty": synced_files,
-    "Twisted alone, five answers in lock-step": bare_protocol,
+    SQLITE: sqlite_commits,
+    FILES: synced_files,
+    LARGE_FILES: large_files,
+    TLS: handshakes,
+    TWISTED: bare_protocol,
 }
 
 
