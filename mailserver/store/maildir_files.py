@@ -20,6 +20,7 @@ from typing import NamedTuple
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import Delivery, MailboxUnavailable
 from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf
+from mailserver.values.content import PiecesContent
 from mailserver.values.line_ends import lf_text
 
 IN_MEMORY_OCTETS = 256 * 1024
@@ -180,7 +181,7 @@ class MaildirWriter:
 
     def _stream(self, path: str, delivery: Delivery) -> tuple[int, int, DurableFile]:
         stored = 0
-        sent = CrlfCount()
+        sent = _Canonical(delivery) if isinstance(delivery.content, PiecesContent) else CrlfCount()
         file = self._disk.create(path)
         try:
             for pieces in _together(_stored(delivery)):
@@ -234,7 +235,25 @@ def _together(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield gathered
 
 
+class _Canonical:
+    """In the place of ``CrlfCount``, for content that lies in memory as it will be on the wire."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._octets = len(delivery.header) + delivery.content.size
+        self._last = b""
+
+    def add(self, piece: bytes) -> None:
+        self._last = piece or self._last
+
+    @property
+    def total(self) -> int:
+        return self._octets if self._last.endswith(b"\n") else self._octets + 2
+
+
 def _stored(delivery: Delivery) -> Iterator[bytes]:
+    if isinstance(delivery.content, PiecesContent):
+        # SMTP has looked at each of its line ends: no CR stands alone.
+        return (piece.replace(b"\r", b"") for piece in (delivery.header, *delivery.content.pieces))
     return to_lf(chain((delivery.header,), delivery.content.chunks()))
 
 

@@ -45,7 +45,10 @@ class MemoryContent:
 
 @value(frozen=True, slots=True)
 class PiecesContent:
-    """Content in memory, in the pieces in which it came: joining a large one would only copy it."""
+    """Content in memory, in the pieces in which SMTP has checked it: joining a large one would only copy it.
+
+    All of its line ends are CRLF, and no CR or LF stands alone; a CRLF may be cut in two.
+    """
 
     pieces: tuple[bytes, ...]
     size: int

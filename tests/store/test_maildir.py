@@ -13,8 +13,10 @@ import pytest
 
 from mailserver.interfaces import IMailbox, MailboxUnavailable
 from mailserver.store.mailstore import MailStore
+from mailserver.values.content import MemoryContent, PiecesContent
 from tests.store.deliveries import (
     ADA,
+    HEADER,
     SOON,
     content_of,
     contents,
@@ -248,3 +250,22 @@ def test_many_messages_are_listed_by_their_names(
             "1.x.host,S=1,W=2",
         ]
     assert calls == []
+
+
+@pytest.mark.parametrize("last", [b"end\r\n", b"no line end"])
+def test_large_content_in_pieces_is_kept_as_any_other(root: Path, last: bytes) -> None:
+    line = b"x" * 70 + b"\r\n"
+    pieces = (b"Subject: large\r\n\r", b"\n", line * 2000, line * 2000 + b"half a line end\r", b"\n" + last)
+    content = PiecesContent(pieces, sum(map(len, pieces)))
+    with store_at(root, "maildir") as store:
+        mailbox = store.mailbox(ADA)
+        deliver(mailbox, delivery_of(1, content), delivery_of(2, MemoryContent(b"".join(pieces))))
+        names = sorted(path.name for path in (root / "example.test/ada/new").iterdir())
+        assert [name.partition(",")[2] for name in names[:1]] == [
+            name.partition(",")[2] for name in names[1:]
+        ]
+        with opened(mailbox) as drop:
+            first, second = contents(drop)
+            assert [listing.octets for listing in drop.listings] == [len(first), len(second)]
+    assert first == second
+    assert first.startswith(HEADER + b"".join(pieces))
