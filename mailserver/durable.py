@@ -183,8 +183,9 @@ class Disk:
         device = os.stat(folder).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-                rows = [line.split() for line in mounts]
+            # Of a path the kernel escapes space, tab, line feed and backslash alone: no other ends a field.
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace", newline="\n") as mounts:
+                rows = [line.split(" ") for line in mounts]
         except OSError:
             return False
         # proc_pid_mountinfo(5): the device is the third field, the type comes behind a lone hyphen.

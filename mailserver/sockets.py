@@ -6,6 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+TURN_OCTETS = 128 * 1024
+"""So much may leave in one turn of the reactor without asking it: a client that reads as fast as we write
+must not keep everybody else waiting until its list of 200,000 messages has ended."""
+
 
 def direct_writer(transport: Any) -> Callable[[bytes], object]:
     """A ``write`` for ``transport`` that goes straight to its socket while the socket takes all.
@@ -32,7 +36,19 @@ class StraightTransport:
 
     def __init__(self, transport: Any, handle: socket.socket) -> None:
         self._transport = transport
-        self.write = _DirectWriter(transport, handle)
+        self._direct = _DirectWriter(transport, handle)
+        self._turn = 0
+
+    def begin_turn(self) -> None:
+        """A turn of the reactor."""
+        self._turn = 0
+
+    def write(self, octets: bytes) -> None:
+        """Send them, or leave them to the transport."""
+        self._turn += len(octets)
+        if self._turn > TURN_OCTETS:
+            self._direct.give_up()
+        self._direct(octets)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -44,6 +60,10 @@ class _DirectWriter:
     def __init__(self, transport: Any, handle: socket.socket) -> None:
         self._transport = transport
         self._send: Callable[[bytes], int] | None = handle.send
+
+    def give_up(self) -> None:
+        """Leave all that follows to the transport."""
+        self._send = None
 
     def __call__(self, octets: bytes) -> None:
         sent = 0

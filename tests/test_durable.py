@@ -8,6 +8,7 @@ import resource
 import signal
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,24 @@ def test_syncfs_is_trusted_from_linux_5_8(
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((system, "host", release, "", "x86_64")))
     assert (durable._find_syncfs() is not None) is trusted
+
+
+@pytest.mark.parametrize(("kind", "far"), [("ext4", False), ("nfs4", True), ("fuse.sshfs", True)])
+@pytest.mark.parametrize("name", ["mail", "odd\rname", "m\x0b-\x0bm", "two\\040words"])
+def test_a_file_system_behind_a_network_is_told_from_the_systems_table(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, far: bool
+) -> None:
+    device = tmp_path.stat().st_dev
+    mounted = f"23 1 {os.major(device)}:{os.minor(device)} / /{name} rw shared:1 - {kind} x rw\n"
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"22 1 0:999 / /else rw - nfs4 host:/ rw\n" + mounted.encode())
+
+    def opened(path: str, **how: Any) -> Any:
+        assert path == "/proc/self/mountinfo"
+        return table.open(**how)
+
+    monkeypatch.setattr(durable, "open", opened, raising=False)
+    assert disk.is_far(tmp_path) is far
 
 
 def test_closing_twice_closes_nobody_elses_descriptor(tmp_path: Path) -> None:

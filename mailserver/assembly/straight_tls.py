@@ -21,7 +21,12 @@ class _StraightTLS(TLSMemoryBIOProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
-        self.transport = _straight(transport)
+        self.transport = self._straight = _straight(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if isinstance(self._straight, StraightTransport):
+            self._straight.begin_turn()
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
 
 
 class StraightTLSFactory(TLSMemoryBIOFactory):
@@ -40,7 +45,12 @@ def start_tls(transport: Any, context: IOpenSSLContextFactory) -> Callable[[byte
         return write
     straight: Any = StraightTransport(tls.transport, handle)
     tls.transport = straight
-    return partial(TLSMemoryBIOProtocol.write, tls)
+    return partial(_write, tls)
+
+
+def _write(tls: Any, octets: bytes) -> None:
+    tls.transport.begin_turn()  # a session writes once in each
+    TLSMemoryBIOProtocol.write(tls, octets)
 
 
 def _straight(transport: Any) -> Any:

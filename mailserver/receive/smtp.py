@@ -279,9 +279,11 @@ class SMTPReceiver(Protocol):
         def arrived(answer: Any) -> None:
             nonlocal finished
             finished, self._awaiting = True, False
+            if isinstance(answer, Failure):
+                answer = self._fault(answer)
             if self._lost:
                 return
-            self._take(self._fault(answer) if isinstance(answer, Failure) else answer)
+            self._take(answer)
             if was_waiting and not self._lost:
                 self._run()
 

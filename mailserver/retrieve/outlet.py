@@ -8,12 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mailserver.sockets import direct_writer
+from mailserver.sockets import TURN_OCTETS, direct_writer
 from mailserver.wire.pop3_server import Pop3Server
-
-TURN_OCTETS = 128 * 1024
-"""So much may leave in one turn of the reactor without asking it: a client that reads as fast as we write
-must not keep everybody else waiting until its list of 200,000 messages has ended."""
 
 
 class Outlet:

@@ -122,12 +122,16 @@ class SpoolWriter:
         self._held = 0
 
     def _begin_file(self) -> Future[None] | None:
-        self._let_go()
         self._stream = self._spool.bodies.begin(self.id)
         chunks, self._chunks = self._chunks, []
         room = None
         for chunk in chunks:
             room = self._stream.write(chunk)
+        if room is None:
+            self._let_go()
+        else:  # in memory until the disk has taken it, though it be after the commit was asked for
+            held, self._held = self._held, 0
+            room.add_done_callback(lambda _: self._spool.hold(-held))
         return room
 
     def entry(self, envelope: Envelope) -> Entry | Future[Entry] | None:
@@ -192,6 +196,7 @@ class SqliteSpool:
         self._soon = soon
         self._gathered: list[Write[Any]] = []
         self._held = 0
+        self._holding = threading.Lock()
         self._opened: ExitStack | None = None
 
     def start(self) -> None:
@@ -306,10 +311,12 @@ class SqliteSpool:
         return bool(number <= self._committer.mark)
 
     def hold(self, octets: int) -> bool:
-        """Let a writer keep so many octets more in memory (below 0: fewer); whether they are not too many."""
-        if octets > 0 and self._held + octets > HELD_IN_ALL:
-            return False
-        self._held += octets
+        """Let a writer keep so many octets more in memory (below 0: fewer); whether they are not too many.
+        In any thread."""
+        with self._holding:
+            if octets > 0 and self._held + octets > HELD_IN_ALL:
+                return False
+            self._held += octets
         return True
 
     def unkept(self, number: int, envelope: Envelope, content: Content) -> Entry:

@@ -113,8 +113,9 @@ class MaildirWriter:
             # The first call must come before the first write: see Disk.sync_filesystem.
             if not self.sync_each:
                 self._disk.sync_filesystem(mailbox)
-            filesystem = self._filesystems[found.st_dev] = mailbox
             self._is_far[mailbox] = self._disk.is_far(mailbox)
+            # Known to others, threads of log-ins among them, only when all of it is.
+            filesystem = self._filesystems[found.st_dev] = mailbox
         self._filesystem_of[mailbox] = filesystem
         self._known.add(mailbox)
 

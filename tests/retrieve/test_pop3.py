@@ -21,6 +21,7 @@ from mailserver.retrieve import settings as times
 from mailserver.retrieve.message import CHUNK_OCTETS
 from mailserver.retrieve.pop3 import Pop3Factory
 from mailserver.retrieve.settings import Pop3Settings
+from mailserver.sockets import TURN_OCTETS
 from mailserver.values.account import Account
 from mailserver.values.address import Address
 from mailserver.values.listing import Listings
@@ -396,7 +397,7 @@ class ReadingTests(Case):
         total = b""
         for turn in range(1, 100):
             octets = sum(map(len, direct))
-            assert octets <= turn * (outlet.TURN_OCTETS + 32 * 1024)
+            assert octets <= turn * (TURN_OCTETS + 32 * 1024)
             assert self.wire.most_unread < 100_000
             total += b"".join(direct) + b"".join(self.wire.unread)
             direct.clear()

@@ -374,11 +374,37 @@ def test_content_beyond_what_one_may_hold_goes_to_a_file_and_frees_its_memory(
     longer = spool.begin()
     longer.write(LARGE)
     longer.write(b"y")
+    assert octets_of(longer.commit(envelope()).result(WAIT)) == LARGE + b"y"
     other = spool.begin()
     other.write(LARGE)
     assert isinstance(other.entry(envelope()), Entry)
     other.abort()
-    assert octets_of(longer.commit(envelope()).result(WAIT)) == LARGE + b"y"
+    spool.stop()
+
+
+@pytest.mark.parametrize("longest", [len(LARGE), len(LARGE) - 1])
+def test_memory_is_held_until_the_disk_has_taken_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    monkeypatch.setattr(sqlite, "HELD_OCTETS", longest)
+    monkeypatch.setattr(sqlite, "HELD_IN_ALL", len(LARGE) + 300_000)
+    disk = SlowDisk()
+    spool = started(folder, disk)
+    first = spool.begin()
+    first.write(LARGE[:500_000])
+    room = first.write(LARGE[500_000:])
+    assert (room is None) is (longest == len(LARGE))
+    kept = first.commit(envelope())
+    second = spool.begin()
+    second.write(LARGE[:500_000])
+    assert isinstance(second.entry(envelope()), Future)
+    second.abort()
+    disk.gate.set_result(None)
+    assert octets_of(kept.result(WAIT)) == LARGE
+    third = spool.begin()
+    third.write(LARGE[:500_000])
+    assert isinstance(third.entry(envelope()), Entry)
+    third.abort()
     spool.stop()
 
 

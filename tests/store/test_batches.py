@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from mailserver.durable import Disk, StrPath
+from mailserver.durable import Disk, DurableFile, StrPath
 from mailserver.interfaces import Delivery, MailboxUnavailable
 from mailserver.store.batches import AVOID_SECONDS, BATCH, SLOW_SECONDS, MaildirBatches
 from mailserver.store.maildir_files import MaildirWriter
@@ -70,6 +71,10 @@ class Watched(Disk):
         self.made_by.append(threading.get_ident())
         super().write(path, pieces)
 
+    def create(self, path: StrPath) -> DurableFile:
+        self.made_by.append(threading.get_ident())
+        return super().create(path)
+
     def sync_filesystem(self, folder: StrPath) -> bool:
         self.syncs += 1
         self.syncing.set()
@@ -91,9 +96,8 @@ class Place:
         self.turns = Turns()
         self.disk = Watched()
         self.time = 1000.0
-        self.batches = MaildirBatches(
-            self.disk, MaildirWriter(self.disk, "mx.example.test"), self.turns, lambda: self.time
-        )
+        self.writer = MaildirWriter(self.disk, "mx.example.test")
+        self.batches = MaildirBatches(self.disk, self.writer, self.turns, lambda: self.time)
         self.batches.start()
 
     def deliver(self, number: int, delivery: Delivery | None = None) -> Future[None]:
@@ -169,11 +173,11 @@ def test_what_needs_patience_is_left_to_the_thread(place: Place) -> None:
     place.turns.until(repeated)
     assert place.disk.made_by
     assert HERE not in place.disk.made_by
-    large = place.deliver(3, delivery_of(3, content=LARGE))
-    place.turns.end()
-    assert place.files == 2
-    place.turns.until(large)
+    place.disk.made_by.clear()
+    place.turns.until(place.deliver(3, delivery_of(3, content=LARGE)))
     assert place.files == 3
+    assert place.disk.made_by
+    assert HERE not in place.disk.made_by
 
 
 def test_a_quota_is_asked_in_the_thread(place: Place) -> None:
@@ -202,6 +206,51 @@ def test_a_mailbox_behind_a_network_is_left_to_the_thread(place: Place) -> None:
     place.turns.until(place.deliver(1))
     assert place.disk.made_by
     assert HERE not in place.disk.made_by
+
+
+def test_a_log_in_that_looks_at_the_file_system_first_costs_no_delivery(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, may_go_on = threading.Event(), threading.Event()
+
+    def is_far(folder: StrPath) -> bool:
+        if os.fspath(folder).endswith("bob"):
+            looked.set()
+            assert may_go_on.wait(SOON)
+        return False
+
+    monkeypatch.setattr(place.disk, "is_far", is_far)
+    log_in = threading.Thread(target=place.writer.prepare, args=(f"{place.path}/bob",))
+    log_in.start()
+    assert looked.wait(SOON)
+    place.make_known()
+    future = place.deliver(1)
+    place.turns.until(future)
+    may_go_on.set()
+    log_in.join()
+    assert future.done()
+    assert future.exception() is None
+
+
+def test_a_file_system_that_could_not_be_looked_at_is_looked_at_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_far(folder: StrPath) -> bool:
+        monkeypatch.undo()
+        raise OSError(errno.EIO, "lost")
+
+    monkeypatch.setattr(place.disk, "is_far", is_far)
+    futures = [place.deliver(number) for number in range(3)]
+    place.turns.until(futures[0])
+    place.turns.until(*futures)
+    later = place.deliver(3)
+    place.turns.until(later)
+    assert [isinstance(future.exception(0), OSError) for future in (*futures, later)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_slow_disk_is_left_to_the_thread_for_a_while(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
