@@ -182,18 +182,20 @@ class Pop3Session(Protocol):
         finally:
             self._running = False
         self._outlet.flush()
-        self._set_reading()
+        if self._waiting or self._outlet.is_full or self._paused:
+            self._set_reading()  # otherwise no more than an unfinished line is left
 
     def _answer_events(self) -> None:
-        while not (self._waiting or self._outlet.is_full or self._closing):
-            event = self._machine.next_event()
+        machine, outlet = self._machine, self._outlet
+        while not (self._waiting or outlet.is_full or self._closing):
+            event = machine.next_event()
             if event is not None:
                 _EVENTS[type(event)](self, event)
-            elif self._machine.is_resting:
-                self._outlet.flush()
+            elif machine.is_resting:
+                outlet.flush()
             else:
                 if self._half_closed:
-                    self._outlet.flush()
+                    outlet.flush()
                     self._leave()
                 return
 

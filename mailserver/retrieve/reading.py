@@ -7,7 +7,7 @@ from typing import Any
 
 from mailserver import maillog
 from mailserver.interfaces import IMaildrop
-from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
+from mailserver.retrieve.message import next_chunk, on_the_wire
 from mailserver.retrieve.outlet import Outlet
 from mailserver.retrieve.tally import Tally
 from mailserver.threads import Workers
@@ -75,13 +75,10 @@ class Reading:
             # Another program wrote a size into the name that is not the file's, or line ends that are none.
             return self._in_pieces(event)
         if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
-            waiting = self._machine.send(event.opening, clean_dot_stuffed(whole), END_OF_DATA)
+            answer = b"".join((event.opening, clean_dot_stuffed(whole), END_OF_DATA))
         else:
-            pieces = on_the_wire((whole,), event.lines, self._machine.is_utf8)
-            waiting = self._machine.send(event.opening, *pieces)
-        self._sent(event)
-        if waiting >= CHUNK_OCTETS:
-            self._outlet.flush()
+            answer = event.opening + b"".join(on_the_wire((whole,), event.lines, self._machine.is_utf8))
+        self._sent(event, answer)
         return None
 
     async def _in_pieces(self, event: Retrieve) -> None:
@@ -106,8 +103,8 @@ class Reading:
         if not outlet.is_lost:
             self._sent(event)
 
-    def _sent(self, event: Retrieve) -> None:
-        self._machine.transmitted()
+    def _sent(self, event: Retrieve, last: bytes = b"") -> None:
+        self._machine.transmitted(last)
         if event.lines is None:
             self._tally.fetched(event.index)
 

@@ -58,7 +58,7 @@ def to_crlf(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def canonical(octets: bytes) -> bytes | None:
     """What ``to_crlf`` makes of a message that is in memory; ``None`` where a CR stands without its LF."""
-    if b"\r" in octets:
+    if octets.find(b"\r") >= 0:  # `in` would first try whether the octets are a number
         octets = octets.replace(b"\r\n", b"\n")
         if b"\r" in octets:
             return None

@@ -59,10 +59,11 @@ class LineBuffer:
             LineTooLong: in place of the line.
         """
         buffer, start = self._buffer, self._start
+        if start == len(buffer):
+            return None
         end = buffer.find(b"\n", self._searched)
         if end < 0:
-            if start < len(buffer):
-                self._measure_unfinished()
+            self._measure_unfinished()
             return None
         self._start = self._searched = end + 1
         if self._swallowing:

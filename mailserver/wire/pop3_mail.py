@@ -59,7 +59,7 @@ class Pop3Mail:
 
     def _message(self, word: bytes) -> int | None:
         """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
-        index = number(word if word.isdigit() else word.strip(b" ")) - 1
+        index = number(word) - 1
         if not 0 <= index < len(self._octets):
             self._replies.err("No such message, there are {count}", count=len(self._octets))
         elif index in self.marked:
