@@ -9,6 +9,7 @@ from mailserver import maillog
 from mailserver.interfaces import IMaildrop
 from mailserver.retrieve.message import next_chunk, on_the_wire
 from mailserver.retrieve.outlet import Outlet
+from mailserver.retrieve.settings import READ_IN_THREADS
 from mailserver.retrieve.tally import Tally
 from mailserver.threads import Workers
 from mailserver.wire.dots import END_OF_DATA, clean_dot_stuffed
@@ -39,6 +40,7 @@ class Reading:
         self._outlet = outlet
         self._workers = workers
         self._direct_octets = direct_octets
+        self._in_threads = 0
 
     def release(self) -> None:
         """Give up the maildrop; nothing is removed. Harmless twice."""
@@ -66,13 +68,12 @@ class Reading:
         """Answer the event, or give what has to be awaited for it; that raises ``Unsent``."""
         if self._sizes[event.index] > self._direct_octets:
             return self._in_pieces(event)
-        try:
-            whole = self._drop.whole(event.index)
-        except OSError as error:
-            self._unreadable(error)
-            return None
+        if self._in_threads:
+            self._in_threads -= 1
+            return self._in_pieces(event)
+        whole = self._drop.whole(event.index)
         if whole is None:
-            # Another program wrote a size into the name that is not the file's, or line ends that are none.
+            self._in_threads = READ_IN_THREADS
             return self._in_pieces(event)
         if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
             answer = b"".join((event.opening, clean_dot_stuffed(whole), END_OF_DATA))
