@@ -75,11 +75,15 @@ class Reading:
         if whole is None:
             self._in_threads = READ_IN_THREADS
             return self._in_pieces(event)
-        if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
-            answer = b"".join((event.opening, clean_dot_stuffed(whole), END_OF_DATA))
+        machine = self._machine
+        if event.lines is not None:
+            machine.transmitted(event.opening + b"".join(on_the_wire((whole,), event.lines, machine.is_utf8)))
+            return None
+        if machine.is_utf8 or whole.isascii():
+            machine.transmitted(b"".join((event.opening, clean_dot_stuffed(whole), END_OF_DATA)))
         else:
-            answer = event.opening + b"".join(on_the_wire((whole,), event.lines, self._machine.is_utf8))
-        self._sent(event, answer)
+            machine.transmitted(event.opening + b"".join(on_the_wire((whole,), None, utf8=False)))
+        self._tally.fetched(event.index)
         return None
 
     async def _in_pieces(self, event: Retrieve) -> None:
@@ -102,12 +106,9 @@ class Reading:
                 maillog.fault("reading a message", error)
                 raise Unsent from error
         if not outlet.is_lost:
-            self._sent(event)
-
-    def _sent(self, event: Retrieve, last: bytes = b"") -> None:
-        self._machine.transmitted(last)
-        if event.lines is None:
-            self._tally.fetched(event.index)
+            self._machine.transmitted()
+            if event.lines is None:
+                self._tally.fetched(event.index)
 
     def _unreadable(self, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):

@@ -72,6 +72,8 @@ class Pop3Server:
         self._proxied = proxied
         self._lines = LineBuffer(MAX_LINE, self._longer_lines)
         self._replies = Replies()
+        self.take_output = self._replies.take
+        """Everything queued since the last call, for one write."""
         self._unanswered: Event | None = None
         self._closing = False
         self._closed = False
@@ -122,10 +124,6 @@ class Pop3Server:
     def send(self, octets: bytes) -> None:
         """Queue octets of an event's answer behind what is queued."""
         self._replies.put(octets)
-
-    def take_output(self) -> bytes:
-        """Everything queued since the last call, for one write."""
-        return self._replies.take()
 
     def greet(self) -> None:
         """Queue the greeting; with a timestamp in it where APOP is offered (RFC 1939 §4, §7).
