@@ -7,7 +7,7 @@ from typing import Any
 
 from mailserver import maillog
 from mailserver.interfaces import IMaildrop
-from mailserver.retrieve.message import next_chunk, on_the_wire
+from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
 from mailserver.retrieve.outlet import Outlet
 from mailserver.retrieve.settings import READ_IN_THREADS
 from mailserver.retrieve.tally import Tally
@@ -94,8 +94,8 @@ class Reading:
         except OSError as error:
             self._unreadable(error)
             return
-        chunk = event.opening + chunk
-        while chunk and not outlet.is_lost:
+        self._machine.send(event.opening)
+        while len(chunk) >= CHUNK_OCTETS and not outlet.is_lost:
             self._machine.send(chunk)
             outlet.flush()
             reading = self._workers.call(next_chunk, pieces)
@@ -106,7 +106,7 @@ class Reading:
                 maillog.fault("reading a message", error)
                 raise Unsent from error
         if not outlet.is_lost:
-            self._machine.transmitted()
+            self._machine.transmitted(chunk)  # a shorter one is the last
             if event.lines is None:
                 self._tally.fetched(event.index)
 
