@@ -212,18 +212,17 @@ class IMaildrop(Interface):
     """POP3's locked view of a mailbox: a snapshot that does not change but by marks.
 
     Messages are named by their index, from 0. All methods may touch the disk: call them in a
-    thread, but for ``listings``, ``mark``, ``unmark``, ``marked`` and ``release``, and ``whole`` for a
-    small message.
+    thread, but for ``listings``, ``mark``, ``unmark``, ``marked``, ``release`` and ``whole``.
     """
 
     listings: Listings = Attribute("every message, in the order of its number")
     marked: set[int] = Attribute("indexes marked as deleted")
 
     def whole(index: int) -> bytes | None:
-        """The message as ``read`` gives it, in one piece.
+        """A small message as ``read`` gives it, in one piece, if it is in memory. For the reactor's thread.
 
-        ``None`` when it is longer than listed, or has a CR or LF that stands alone: then ``read`` it.
-        ``OSError`` when it has vanished.
+        ``None`` when the disk would have to be waited for, when it has vanished, when it is not as long
+        as listed, or has a CR or LF that stands alone: then ``read`` it.
         """
 
     def read(index: int) -> Iterator[bytes]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
+from threading import Thread
 from typing import Any
 
 import pytest
+from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import globalLogPublisher
 
-from mailserver.polling import poll_lightly
+from mailserver.polling import LONGEST_SECONDS, poll_lightly
 
 
 class Echo(Protocol):
@@ -40,6 +43,7 @@ class Echoes(Factory):
 @pytest.fixture
 def reactor() -> Iterator[Any]:
     reactor: Any = EPollReactor()
+    reactor.seconds = time.monotonic  # as service.py has it
     yield reactor
     reactor.removeAll()
     reactor._poller.close()
@@ -50,8 +54,9 @@ def echoes(reactor: Any) -> Iterator[tuple[Echoes, int]]:
     echoes = Echoes()
     port: Any = reactor.listenTCP(0, echoes, interface="127.0.0.1")
     yield echoes, port.getHost().port
-    reactor.removeReader(port)
-    port.socket.close()
+    if port.connected:
+        reactor.removeReader(port)
+        port.socket.close()
 
 
 def turn_until(reactor: Any, true: Callable[[], bool]) -> None:
@@ -122,9 +127,97 @@ def test_a_bug_ends_its_connection_alone_and_is_logged(reactor: Any, echoes: tup
     assert [str(event["log_failure"].value) for event in seen if "log_failure" in event] == ["tripped"]
 
 
+def run(reactor: Any, seconds: float = 20.0) -> None:
+    """The main loop, until somebody stops it; it is stopped after ``seconds`` in any case."""
+    poll_lightly(reactor)
+    late = reactor.callLater(seconds, reactor.stop)
+    reactor.startRunning(False)
+    reactor.mainLoop()
+    assert late.active(), "it had to be stopped"
+
+
+def test_the_main_loop_serves_timers_threads_and_sockets(reactor: Any, echoes: tuple[Echoes, int]) -> None:
+    seen: list[str] = []
+
+    def from_a_thread() -> None:
+        with socket.create_connection(("127.0.0.1", echoes[1])) as client:
+            client.sendall(b"hello")
+            seen.append(client.recv(5).decode())
+        reactor.callFromThread(seen.append, "from a thread")
+        reactor.callFromThread(reactor.callLater, 0, at_once)
+
+    def at_once() -> None:
+        seen.append("at once")
+        moved.reset(0.01)
+        cancelled.cancel()
+
+    thread = Thread(target=from_a_thread)
+    moved = reactor.callLater(15, reactor.stop)
+    cancelled = reactor.callLater(0.05, seen.append, "cancelled")
+    later = reactor.callLater(0.001, thread.start)
+    run(reactor)
+    thread.join()
+    assert seen == ["hello", "from a thread", "at once"]
+    assert later.called
+
+
+def test_the_main_loop_goes_on_after_a_bug(reactor: Any, echoes: tuple[Echoes, int]) -> None:
+    seen: list[Any] = []
+    whole = reactor.runUntilCurrent
+
+    def broken() -> None:
+        reactor.runUntilCurrent = whole
+        raise ValueError("once")
+
+    globalLogPublisher.addObserver(seen.append)
+    try:
+        reactor.callLater(0, lambda: 1 // 0)
+        reactor.callLater(0.01, reactor.callLater, 0.01, reactor.stop)
+        reactor.callFromThread(lambda: [].pop())
+        reactor.runUntilCurrent = broken
+        run(reactor)
+    finally:
+        globalLogPublisher.removeObserver(seen.append)
+    kinds = {type(event["log_failure"].value) for event in seen if "log_failure" in event}
+    assert {ZeroDivisionError, IndexError, ValueError} == kinds
+
+
+class Counted:
+    """The kernel's epoll, and how often it was asked."""
+
+    def __init__(self, poller: Any) -> None:
+        self._poller = poller
+        self.waits: list[float] = []
+
+    def poll(self, wait: float, most: int) -> Any:
+        self.waits.append(wait)
+        return self._poller.poll(wait, most)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
+def test_the_main_loop_sleeps_until_its_first_timer(reactor: Any, echoes: tuple[Echoes, int]) -> None:
+    reactor._poller = counted = Counted(reactor._poller)
+    reactor.callLater(0.2, reactor.stop)
+    run(reactor)
+    assert len(counted.waits) < 10
+    assert 0.1 < max(counted.waits) <= 0.2
+
+
+def test_a_timer_of_the_far_future_is_no_error(reactor: Any, echoes: tuple[Echoes, int]) -> None:
+    reactor._poller = counted = Counted(reactor._poller)
+    thread = Thread(target=lambda: (time.sleep(0.05), reactor.callFromThread(reactor.stop)))
+    thread.start()
+    run(reactor, seconds=1e9)
+    thread.join()
+    assert max(counted.waits) == LONGEST_SECONDS
+
+
 def test_it_can_be_taken_back(reactor: Any) -> None:
     poll_lightly(reactor)()
     assert reactor.doIteration.__module__ == "twisted.internet.epollreactor"
+    assert reactor.mainLoop.__func__ is ReactorBase.mainLoop
 
 
 def test_another_reactor_is_left_alone() -> None:

@@ -39,7 +39,7 @@ def _top(pieces: Iterable[bytes], lines: int) -> Iterator[bytes]:
 
 
 def next_chunk(pieces: Iterator[bytes]) -> bytes:
-    """At least ``CHUNK_OCTETS`` of what is left, or all of it; ``b""`` at the end. May block."""
+    """At least ``CHUNK_OCTETS`` of what is left, or all of it, which is shorter. May block."""
     gathered: list[bytes] = []
     octets = 0
     for piece in pieces:

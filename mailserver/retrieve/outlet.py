@@ -16,11 +16,12 @@ class Outlet:
     """Writes what the machine has queued."""
 
     def __init__(self, machine: Pop3Server) -> None:
-        self._machine = machine
+        self._take = machine.take_output
         self._room: Deferred[None] | None = None
         self._transport: Any = None
         self._direct = False
-        self._turn = 0
+        self.turn_octets = 0
+        """How much has left in this turn of the reactor; whoever is in a new turn puts it back to 0."""
         self._write: Callable[[bytes], object] = _nowhere
         self.is_full = False
         self.is_lost = False
@@ -30,21 +31,22 @@ class Outlet:
         self._transport, self._direct = transport, direct
         self._write = direct_writer(transport) if direct else transport.write
 
-    def begin_turn(self, is_drained: bool = False) -> None:
-        """A turn of the reactor; ``is_drained``: the transport has written all it had."""
-        self._turn = 0
-        if is_drained and self._direct:
+    def drained(self) -> None:
+        """The transport has written all it had, in turns that are over."""
+        self.turn_octets = 0
+        if self._direct:
             self._write = direct_writer(self._transport)
 
-    def flush(self) -> None:
-        """Write what is queued."""
-        octets = self._machine.take_output()
+    def flush(self) -> int:
+        """Write what is queued; how many octets that were."""
+        octets = self._take()
         if octets:
             self._write(octets)
-            self._turn += len(octets)
-            if self._turn > TURN_OCTETS and self._direct and not self.is_lost:
+            self.turn_octets += len(octets)
+            if self.turn_octets > TURN_OCTETS and self._direct and not self.is_lost:
                 # The transport writes in turns to come, and says when there is room.
                 self._write = self._transport.write
+        return len(octets)
 
     async def has_room(self) -> None:
         """Wait until the client has read; or until it is gone."""

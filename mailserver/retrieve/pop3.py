@@ -40,7 +40,7 @@ from mailserver.wire.pop3_events import (
     XClient,
 )
 from mailserver.wire.pop3_offer import Pop3Offer
-from mailserver.wire.pop3_server import Pop3Server
+from mailserver.wire.pop3_server import OUTPUT_OCTETS, Pop3Server
 from mailserver.wire.strays import stray_protocol
 
 
@@ -126,7 +126,7 @@ class Pop3Session(Protocol):
                 self._leave()
                 return
         self._patience.spoke()
-        self._outlet.begin_turn()
+        self._outlet.turn_octets = 0
         self._machine.feed(data)
         if self._waiting or self._outlet.is_full:
             self._set_reading()
@@ -162,7 +162,7 @@ class Pop3Session(Protocol):
 
     def resumeProducing(self) -> None:
         self._outlet.is_full = False
-        self._outlet.begin_turn(is_drained=True)
+        self._outlet.drained()
         self._patience.read()
         self._outlet.found_room()
         if not self._waiting:
@@ -181,21 +181,20 @@ class Pop3Session(Protocol):
             self._answer_events()
         finally:
             self._running = False
-        self._outlet.flush()
-        self._set_reading()
+        if self._waiting or self._outlet.is_full or self._paused:
+            self._set_reading()  # otherwise no more than an unfinished line is left
 
     def _answer_events(self) -> None:
-        while not (self._waiting or self._outlet.is_full or self._closing):
-            event = self._machine.next_event()
+        machine, outlet = self._machine, self._outlet
+        while not (self._waiting or outlet.is_full or self._closing):
+            event = machine.next_event()
             if event is not None:
                 _EVENTS[type(event)](self, event)
-            elif self._machine.is_resting:
-                self._outlet.flush()
-            else:
+            elif outlet.flush() < OUTPUT_OCTETS:  # it did not rest: nothing is left to answer
                 if self._half_closed:
-                    self._outlet.flush()
                     self._leave()
                 return
+        outlet.flush()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Take no further event until ``work`` has answered this one."""

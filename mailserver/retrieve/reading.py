@@ -9,6 +9,7 @@ from mailserver import maillog
 from mailserver.interfaces import IMaildrop
 from mailserver.retrieve.message import CHUNK_OCTETS, next_chunk, on_the_wire
 from mailserver.retrieve.outlet import Outlet
+from mailserver.retrieve.settings import READ_IN_THREADS
 from mailserver.retrieve.tally import Tally
 from mailserver.threads import Workers
 from mailserver.wire.dots import END_OF_DATA, clean_dot_stuffed
@@ -39,6 +40,7 @@ class Reading:
         self._outlet = outlet
         self._workers = workers
         self._direct_octets = direct_octets
+        self._in_threads = 0
 
     def release(self) -> None:
         """Give up the maildrop; nothing is removed. Harmless twice."""
@@ -66,22 +68,22 @@ class Reading:
         """Answer the event, or give what has to be awaited for it; that raises ``Unsent``."""
         if self._sizes[event.index] > self._direct_octets:
             return self._in_pieces(event)
-        try:
-            whole = self._drop.whole(event.index)
-        except OSError as error:
-            self._unreadable(error)
-            return None
-        if whole is None:
-            # Another program wrote a size into the name that is not the file's, or line ends that are none.
+        if self._in_threads:
+            self._in_threads -= 1
             return self._in_pieces(event)
-        if event.lines is None and (self._machine.is_utf8 or whole.isascii()):
-            waiting = self._machine.send(event.opening, clean_dot_stuffed(whole), END_OF_DATA)
+        whole = self._drop.whole(event.index)
+        if whole is None:
+            self._in_threads = READ_IN_THREADS
+            return self._in_pieces(event)
+        machine = self._machine
+        if event.lines is not None:
+            machine.transmitted(event.opening + b"".join(on_the_wire((whole,), event.lines, machine.is_utf8)))
+            return None
+        if machine.is_utf8 or whole.isascii():
+            machine.transmitted(b"".join((event.opening, clean_dot_stuffed(whole), END_OF_DATA)))
         else:
-            pieces = on_the_wire((whole,), event.lines, self._machine.is_utf8)
-            waiting = self._machine.send(event.opening, *pieces)
-        self._sent(event)
-        if waiting >= CHUNK_OCTETS:
-            self._outlet.flush()
+            machine.transmitted(event.opening + b"".join(on_the_wire((whole,), None, utf8=False)))
+        self._tally.fetched(event.index)
         return None
 
     async def _in_pieces(self, event: Retrieve) -> None:
@@ -92,8 +94,8 @@ class Reading:
         except OSError as error:
             self._unreadable(error)
             return
-        chunk = event.opening + chunk
-        while chunk and not outlet.is_lost:
+        self._machine.send(event.opening)
+        while len(chunk) >= CHUNK_OCTETS and not outlet.is_lost:
             self._machine.send(chunk)
             outlet.flush()
             reading = self._workers.call(next_chunk, pieces)
@@ -104,12 +106,9 @@ class Reading:
                 maillog.fault("reading a message", error)
                 raise Unsent from error
         if not outlet.is_lost:
-            self._sent(event)
-
-    def _sent(self, event: Retrieve) -> None:
-        self._machine.transmitted()
-        if event.lines is None:
-            self._tally.fetched(event.index)
+            self._machine.transmitted(chunk)  # a shorter one is the last
+            if event.lines is None:
+                self._tally.fetched(event.index)
 
     def _unreadable(self, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):

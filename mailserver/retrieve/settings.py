@@ -35,10 +35,16 @@ MOST_PENDING = 16 * 1024
 """Octets that wait behind an unanswered command before we stop reading."""
 
 DIRECT_OCTETS = 32 * 1024
-"""Up to here a message is read in the reactor's thread.
+"""Up to here a message that is in memory is read in the reactor's thread; 0 sends every read to a thread.
 
-A file of 4 KiB costs about 10 microseconds there, a thread's round trip 100 to 200.  A disk that
-is slow to answer stops everybody for one such read; 0 sends every read to a thread.
+A file of 4 KiB costs about 10 microseconds there, a thread's round trip 100 to 200.
+"""
+
+READ_IN_THREADS = 16
+"""After a message that was not in memory, so many are read in threads without a look.
+
+Opening a file may wait for the disk too, which nothing tells beforehand; who reads old mail, or from NFS,
+makes everybody wait for one file in so many at most.
 """
 
 

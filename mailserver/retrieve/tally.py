@@ -15,27 +15,29 @@ class Tally:
 
     def __init__(self) -> None:
         self.user = self.account = ""
-        self._listings = Listings()
+        self._sizes: Sequence[int] = ()
+        self._unique_ids: Sequence[str] = ()
         self._fetched: list[str] = []
         self._removed: list[str] = []
         self._retrieved = self._octets = self._deleted = self._left = self._failed = 0
 
     def began(self, user: str, account: str, listings: Listings) -> None:
         """Somebody has logged in, and this is the maildrop."""
-        self.user, self.account, self._listings = user, account, listings
+        self.user, self.account = user, account
+        self._sizes, self._unique_ids = listings.octets, listings.unique_ids
         self._left = len(listings)
 
     def fetched(self, index: int) -> None:
         """A message was sent, whole."""
         self._retrieved += 1
-        self._octets += self._listings.octets[index]
-        if len(self._fetched) < MOST_MESSAGES:
-            self._fetched.append(self._listings.unique_ids[index])
+        self._octets += self._sizes[index]
+        if self._retrieved <= MOST_MESSAGES:
+            self._fetched.append(self._unique_ids[index])
 
     def removed(self, indexes: Sequence[int], failed: int) -> None:
         """QUIT: these were to be deleted, and so many of them are still there."""
         self._deleted, self._failed = len(indexes) - failed, failed
-        self._removed = [self._listings.unique_ids[index] for index in indexes[:MOST_MESSAGES]]
+        self._removed = [self._unique_ids[index] for index in indexes[:MOST_MESSAGES]]
         self._left -= self._deleted
 
     def tell(self, host: str, tls: bool, ending: str, visited: Callable[[Visit], object] | None) -> None:

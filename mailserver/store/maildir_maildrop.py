@@ -15,7 +15,7 @@ from mailserver.store.maildir_index import FolderState, states
 from mailserver.store.maildir_snapshot import FOLDERS, Snapshots, base_of, path_of, paths_of, pieces, snapshot
 from mailserver.store.maildirsize import stored_octets
 from mailserver.store.maildrop import Maildrop, MaildropLock
-from mailserver.store.octets import READ, canonical, open_regular, to_crlf
+from mailserver.store.octets import READ, at_once, canonical, open_regular, to_crlf
 from mailserver.store.quota import MailboxQuota
 from mailserver.store.trash import new_folder
 from mailserver.values.listing import Listings
@@ -62,12 +62,17 @@ class MaildirMaildrop(Maildrop):
 
     def whole(self, index: int) -> bytes | None:
         """See ``IMaildrop``."""
-        most = self.listings.octets[index]
         try:
-            stored = _content(path_of(self._mailbox, self._names[index]), most)
-        except FileNotFoundError:
-            stored = self._found(index, lambda path: _content(path, most))
-        return None if stored is None else canonical(stored)
+            fd = os.open(path_of(self._mailbox, self._names[index]), READ)
+            try:
+                stored = at_once(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None  # not in memory, or renamed, or gone: whoever reads it in a thread finds out
+        content = canonical(stored)
+        # A part of it has another size, and so has what is no regular file any more.
+        return content if content and len(content) == self.listings.octets[index] else None
 
     def _remove(self, indexes: list[int]) -> int:
         if self._undelete:
@@ -154,16 +159,3 @@ class MaildirMaildrop(Maildrop):
 
 def _base(path: str) -> str:
     return base_of(os.path.basename(path))
-
-
-def _content(path: str, most: int) -> bytes | None:
-    """All octets of a file that was a regular one when it was listed, by as few calls as it takes.
-
-    ``None`` when there are more than ``most``, or none at all, which may be no regular file any more.
-    """
-    fd = os.open(path, READ)
-    try:
-        content = os.read(fd, most + 1)
-    finally:
-        os.close(fd)
-    return content if 0 < len(content) <= most else None

@@ -15,7 +15,7 @@ from mailserver.store.maildrop import Maildrop, MaildropLock
 from mailserver.store.mbox_file import Region
 from mailserver.store.mbox_messages import MboxMessage, content_of, measure, messages_of, unique_ids
 from mailserver.store.mbox_rewrite import rewrite_without
-from mailserver.store.octets import open_regular, to_crlf
+from mailserver.store.octets import is_in_memory, open_regular, to_crlf
 from mailserver.store.trash import append_copies, copy_regions, deleted_mboxes
 from mailserver.values.listing import Listings
 
@@ -63,7 +63,7 @@ class MboxMaildrop(Maildrop):
 
     def whole(self, index: int) -> bytes | None:
         """See ``IMaildrop``; ``None`` also when the message must be looked for, which takes locks."""
-        if self._has_moved(index):
+        if not is_in_memory(self._fd, *self._messages[index].region) or self._has_moved(index):
             return None
         try:
             content = b"".join(to_crlf(self._checked(index)))

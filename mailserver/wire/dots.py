@@ -27,7 +27,7 @@ END_OF_DATA = b".\r\n"
 def clean_dot_stuffed(content: bytes) -> bytes:
     """The same, but for ``END_OF_DATA``, for a message that is empty or ends in CRLF and has no CR or LF
     that stands alone."""
-    if b"\r\n." in content:
+    if content.find(b"\r\n.") >= 0:  # `in` would first try whether the octets are a number
         content = content.replace(b"\r\n.", b"\r\n..")
     return b"." + content if content.startswith(b".") else content
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_CR = 13
-
 
 class LineTooLong(Exception):
     """The line is over its limit. Raised once for a line; the rest of it is swallowed unseen."""
@@ -59,16 +57,17 @@ class LineBuffer:
             LineTooLong: in place of the line.
         """
         buffer, start = self._buffer, self._start
+        if start == len(buffer):
+            return None
         end = buffer.find(b"\n", self._searched)
         if end < 0:
-            if start < len(buffer):
-                self._measure_unfinished()
+            self._measure_unfinished()
             return None
         self._start = self._searched = end + 1
         if self._swallowing:
             self._swallowing = False
             return self.next_line()
-        line = buffer[start : end - 1] if end > start and buffer[end - 1] == _CR else buffer[start:end]
+        line = buffer[start:end].removesuffix(b"\r")
         if len(line) > self._limit and len(line) > self._limit_for(line):
             raise LineTooLong
         return line

@@ -72,13 +72,22 @@ class Retrieve:
     """RETR, or TOP where ``lines`` is not ``None``.
 
     Send ``opening``, then the message at ``index`` (from 0) dot-stuffed with its final dot, and
-    answer with ``transmitted``; or send nothing and answer with ``refuse``.  (Not frozen: that would
-    triple what it costs to make one.)
+    answer with ``transmitted``; or send nothing and answer with ``refuse``.
     """
 
     index: int
     lines: int | None
     opening: bytes
+
+
+def retrieve(index: int, lines: int | None, opening: bytes) -> Retrieve:
+    """The same as ``Retrieve(…)``: to call a class with ``__init__`` takes Python 3.11 thrice the time."""
+    event = _new(Retrieve)
+    event.index, event.lines, event.opening = index, lines, opening
+    return event
+
+
+_new = object.__new__
 
 
 @dataclass(frozen=True, slots=True)

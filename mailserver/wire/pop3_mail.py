@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from mailserver.wire.pop3_events import Event, Retrieve, Transmit
+from mailserver.wire.pop3_events import Event, Transmit, retrieve
 from mailserver.wire.pop3_replies import Replies
 from mailserver.wire.pop3_table import SyntaxWrong, nothing, number
 
@@ -59,7 +59,7 @@ class Pop3Mail:
 
     def _message(self, word: bytes) -> int | None:
         """The index of the message that ``word`` numbers; ``None`` when there is none, which is told."""
-        index = number(word if word.isdigit() else word.strip(b" ")) - 1
+        index = number(word) - 1
         if not 0 <= index < len(self._octets):
             self._replies.err("No such message, there are {count}", count=len(self._octets))
         elif index in self.marked:
@@ -106,7 +106,7 @@ class Pop3Mail:
             return None
         if index >= self._last:
             self._last = index + 1
-        return Retrieve(index, None, b"+OK %d octets\r\n" % self._octets[index])
+        return retrieve(index, None, b"+OK %d octets\r\n" % self._octets[index])
 
     def _top(self, rest: bytes) -> Event | None:
         words = rest.split()
@@ -114,7 +114,7 @@ class Pop3Mail:
             raise SyntaxWrong
         lines = number(words[1])
         index = self._message(words[0])
-        return None if index is None else Retrieve(index, lines, b"+OK Top of message follows\r\n")
+        return None if index is None else retrieve(index, lines, b"+OK Top of message follows\r\n")
 
     def _dele(self, rest: bytes) -> None:
         index = self._message(rest)

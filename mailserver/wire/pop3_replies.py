@@ -20,12 +20,6 @@ class Replies:
         self._pieces.append(octets)
         self.queued += len(octets)
 
-    def put_all(self, pieces: tuple[bytes, ...]) -> int:
-        """Queue octets as they are; how many are queued now."""
-        self._pieces += pieces
-        self.queued += sum(map(len, pieces))
-        return self.queued
-
     def take(self) -> bytes:
         """Everything queued since the last call."""
         octets = b"".join(self._pieces)

@@ -72,6 +72,8 @@ class Pop3Server:
         self._proxied = proxied
         self._lines = LineBuffer(MAX_LINE, self._longer_lines)
         self._replies = Replies()
+        self.take_output = self._replies.take
+        """Everything queued since the last call, for one write."""
         self._unanswered: Event | None = None
         self._closing = False
         self._closed = False
@@ -119,13 +121,9 @@ class Pop3Server:
         if not self._closing:
             self._lines.feed(octets)
 
-    def send(self, *pieces: bytes) -> int:
-        """Queue octets of an event's answer behind what is queued; how many wait now to be taken."""
-        return self._replies.put_all(pieces)
-
-    def take_output(self) -> bytes:
-        """Everything queued since the last call, for one write."""
-        return self._replies.take()
+    def send(self, octets: bytes) -> None:
+        """Queue octets of an event's answer behind what is queued."""
+        self._replies.put(octets)
 
     def greet(self) -> None:
         """Queue the greeting; with a timestamp in it where APOP is offered (RFC 1939 §4, §7).
@@ -228,11 +226,13 @@ class Pop3Server:
         self._tls = True
         self._situation = self._before_login()
 
-    def transmitted(self) -> None:
-        """Answer ``Transmit`` or ``Retrieve``: all of it was sent."""
+    def transmitted(self, last: bytes = b"") -> None:
+        """Answer ``Transmit`` or ``Retrieve``: all of it was sent, with ``last``, which is queued."""
         if type(self._unanswered) not in _SENDING:
             self._answered(*_SENDING)
         self._unanswered = None
+        if last:
+            self._replies.put(last)
 
     def refuse(self, why: str, code: str = "") -> None:
         """Answer ``Retrieve``: the message cannot be read; nothing of it was sent."""
@@ -261,24 +261,23 @@ class Pop3Server:
         return MAX_LINE
 
     def _take_line(self, line: bytes) -> Event | None:
+        verb, _, rest = line.partition(b" ")
+        verb = verb.upper()
+        # Most lines by far: commands of the TRANSACTION state, in it; before it, there are no such actions.
+        action = self._mail_actions.get(verb)
+        try:
+            return action(rest) if action is not None else self._other_line(line, verb, rest)
+        except SyntaxWrong:
+            self._bad("Syntax: {syntax}", syntax=COMMANDS[verb].syntax)
+        except CommandWrong as wrong:
+            self._bad(str(wrong), **wrong.values)
+        return None
+
+    def _other_line(self, line: bytes, verb: bytes, rest: bytes) -> Event | None:
         if self._unopened is not None:
             self.end(*self._unopened)
             return None
-        try:
-            return self._auth_response(line) if self._in_exchange else self._command(line)
-        except CommandWrong as wrong:
-            self._bad(str(wrong), **wrong.values)
-            return None
-
-    def _command(self, line: bytes) -> Event | None:
-        verb, _, rest = line.partition(b" ")
-        verb = verb.upper()
-        # Most commands by far: those of the TRANSACTION state, in it.
-        action = self._mail_actions.get(verb)
-        try:
-            return action(rest) if action is not None else self._other_command(verb, rest)
-        except SyntaxWrong:
-            raise CommandWrong("Syntax: {syntax}", syntax=COMMANDS[verb].syntax) from None
+        return self._auth_response(line) if self._in_exchange else self._other_command(verb, rest)
 
     def _other_command(self, verb: bytes, rest: bytes) -> Event | None:
         command = COMMANDS.get(verb)

@@ -97,10 +97,16 @@ def nothing(rest: bytes) -> None:
 def number(word: bytes) -> int:
     """One to ten ASCII digits: ``int`` alone would take signs, underscores and other alphabets.
 
+    Spaces around them are forgiven.
+
     Raises:
         SyntaxWrong: anything else.
     """
-    if not word.isdigit() or len(word) > 10:
+    if not word.isdigit():
+        word = word.strip(b" ")
+        if not word.isdigit():
+            raise SyntaxWrong
+    if len(word) > 10:
         raise SyntaxWrong
     return int(word)
 

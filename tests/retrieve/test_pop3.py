@@ -44,6 +44,8 @@ class Drop:
         self.given = 0
         self.error: Exception | None = None
         self.fails_after = -1
+        self.is_in_memory = True
+        self.looks = 0
 
     def read(self, index: int) -> Iterator[bytes]:
         if self.error:
@@ -62,8 +64,11 @@ class Drop:
             yield b"x" * (piece - 2) + b"\r\n"
 
     def whole(self, index: int) -> bytes | None:
+        self.looks += 1
         octets = self.real.get(index, self.listings.octets[index])
-        return b"".join(self.read(index)) if octets <= self.listings.octets[index] else None
+        if self.error or not self.is_in_memory or octets != self.listings.octets[index]:
+            return None
+        return b"".join(self.read(index))
 
     def mark(self, index: int) -> None:
         self.marked.add(index)
@@ -329,6 +334,20 @@ class ReadingTests(Case):
         assert self.say(b"RETR 1\r\nNOOP\r\n") == b""
         self.threads.run()
         assert self.heard() == b"+OK %d octets\r\n" % BIG + (b"x" * 65534 + b"\r\n") * 40 + b".\r\n+OK\r\n"
+
+    def test_what_the_disk_must_be_waited_for_is_read_in_a_thread(self) -> None:
+        drop = Drop([100])
+        drop.is_in_memory = False
+        self.log_in(drop)
+        for _ in range(times.READ_IN_THREADS + 1):
+            assert self.say(b"RETR 1\r\n") == b""
+            self.threads.run_one()
+            assert self.threads.waiting == [], "one call is enough for a small message"
+            assert self.heard() == b"+OK 100 octets\r\n" + b"x" * 98 + b"\r\n.\r\n"
+        assert drop.looks == 1
+        drop.is_in_memory = True
+        assert self.say(b"RETR 1\r\n").endswith(b".\r\n")
+        assert self.threads.waiting == []
 
     def test_a_slow_reader_costs_little(self) -> None:
         drop = Drop([BIG])

@@ -178,8 +178,8 @@ def test_a_file_that_lies_in_the_other_folder_is_found(mailbox: IMailbox, folder
     (folder / "cur" / "1600000000.plain,S=1,W=2").write_bytes(b"\n")
     (folder / "new" / "1600000001.flagged,S=1,W=2:2,S").write_bytes(b"\n")
     with opened(mailbox) as drop:
-        assert drop.whole(0) == drop.whole(1) == b"\r\n"
-        assert b"".join(drop.read(0)) == b"\r\n"
+        assert drop.whole(0) is None  # to look for it, the disk may have to be waited for
+        assert b"".join(drop.read(0)) == b"".join(drop.read(1)) == b"\r\n"
 
 
 def test_many_that_were_flagged_meanwhile_are_removed_all_the_same(mailbox: IMailbox, folder: Path) -> None:
