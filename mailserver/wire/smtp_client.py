@@ -221,7 +221,9 @@ class SMTPClientMachine:
 
     def _reply(self, reply: Reply) -> None:
         self.replies_read += 1
-        stage = self.stage
+        expected = self._expected
+        # As ``stage``, which costs a call four times for each message.
+        stage = Stage.CONTENT if self._in_content else expected[0] if expected else Stage.IDLE
         if len(self.dialogue) < _DIALOGUE:
             self.dialogue.append((stage, reply))
         code = reply.code
@@ -237,7 +239,7 @@ class SMTPClientMachine:
         elif 300 <= code < 400 and stage is not Stage.DATA and stage is not Stage.AUTH:
             self._end(f"the server answered {stage.value} with {reply.text}", reply)
         else:
-            self._expected.popleft()
+            expected.popleft()
             _ANSWERS[stage](self, reply)
 
     def _end(self, reason: str, reply: Reply | None = None, stage: Stage | None = None) -> None:
