@@ -174,20 +174,29 @@ class Runner(Service):
         self._under_way += 1
         self._lanes.begin(entry)
         parts = self._parts(entry)
+        if len(parts) == 1:  # nearly all mail
+            ended = partial(self._ended, entry, whole)
+            parts[0].addCallbacks(ended, lambda failure: ended(self._not_recorded(entry, failure)))
+            return
         left, waits = len(parts), False
 
-        def part_done(has_delayed: object) -> None:
+        def part_done(has_delayed: bool) -> None:
             nonlocal left, waits
             left -= 1
-            waits = waits or has_delayed is not False
+            waits = waits or has_delayed
             if not left:
                 self._ended(entry, whole, waits)
 
         for part in parts:
-            part.addErrback(_log, f"{entry.queue_id}: recording")
+            part.addErrback(partial(self._not_recorded, entry))
             part.addCallback(part_done)
         if not parts:
             self._ended(entry, whole, True)
+
+    def _not_recorded(self, entry: Entry, failure: Failure) -> bool:
+        """A bug of ours; as far as the spool knows somebody still waits."""
+        _log(failure, f"{entry.queue_id}: recording")
+        return True
 
     def _ended(self, entry: Entry, whole: bool, waits: bool) -> None:
         self._under_way -= 1
@@ -288,9 +297,11 @@ class Runner(Service):
             attempt = relay.attempt_each(entry, recipients, early.told)
             attempt.addErrback(partial(_agent_failed, entry, recipients))
             return attempt.addCallback(early.ended).addBoth(left)
+        record = partial(self._record, entry, (), began=began)
         attempt = agent.attempt(entry, recipients)
-        attempt.addErrback(partial(_agent_failed, entry, recipients))
-        recorded: Deferred[bool] = attempt.addCallback(partial(self._record, entry, (), began=began))
+        recorded: Deferred[bool] = attempt.addCallbacks(
+            record, lambda failure: record(_agent_failed(entry, recipients, failure))
+        )
         return recorded.addBoth(left)
 
     # -- outcomes --------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, gatherResults
@@ -15,11 +15,11 @@ from mailserver.relay.batch import Batch, Ledger, fit_to_say
 from mailserver.relay.carrying import Carrier
 from mailserver.relay.destinations import TOTAL, Destinations, Key, Pace
 from mailserver.relay.dialling import Dialler
+from mailserver.relay.express import Express
 from mailserver.relay.memory import HostMemory
 from mailserver.relay.next_hops import Demands, Hop, NextHops
 from mailserver.relay.outcomes import delayed_here, failed_here
 from mailserver.relay.routes import RouteTable
-from mailserver.relay.smtp import SMTPSession
 from mailserver.relay.tls import ClientTLS
 from mailserver.values.address import domain_key
 from mailserver.values.envelope import Entry, Recipient
@@ -57,6 +57,7 @@ class RelayAgent:
         self._carrier = Carrier(
             reactor, domain_key(hostname), self.destinations, self.dialler, demands, in_thread, now
         )
+        self._express = Express(reactor, self.destinations, self._carrier)
         self.last = self._carrier.last
         """The last attempt at each destination that went wrong, for who asks."""
         self._looking: set[Deferred[Hop]] = set()
@@ -72,7 +73,15 @@ class RelayAgent:
 
     def attempt(self, entry: Entry, recipients: Sequence[Recipient]) -> Deferred[Sequence[Outcome]]:
         """Try once; exactly one outcome for each recipient. Never fails."""
-        return Deferred.fromCoroutine(self._attempt(entry, recipients))
+        ledger: Ledger = {}
+        if len(recipients) != 1 or not fit_to_say(entry, recipients, ledger):
+            return Deferred.fromCoroutine(self._attempt(entry, recipients))
+        attempts = _attempts(entry)
+        found = self._find(entry, domain_key(recipients[0].address.domain), attempts)
+        if not isinstance(found, Hop):
+            return Deferred.fromCoroutine(self._attempt(entry, recipients, found=found))
+        batch = Batch(entry, found, list(recipients), ledger, attempts, self._reactor.seconds())
+        return self._express.send(batch).addCallback(_outcomes, recipients, ledger)
 
     def attempt_each(
         self, entry: Entry, recipients: Sequence[Recipient], told: Callable[[Sequence[Outcome]], None]
@@ -87,35 +96,45 @@ class RelayAgent:
         entry: Entry,
         recipients: Sequence[Recipient],
         told: Callable[[Sequence[Outcome]], None] | None = None,
+        found: Deferred[Hop] | None = None,
     ) -> Sequence[Outcome]:
+        """``found`` is the next hop of a single recipient, where it is being looked for."""
         ledger: Ledger = {}
         try:
             fit = fit_to_say(entry, recipients, ledger)
-            batches = await self._batches(entry, fit, ledger)
+            batches = await self._batches(entry, fit, ledger, found)
             if told is None or len(batches) == 1:
-                await _together([self._carrier.send(batch) for batch in batches])
+                await _together([self._express.send(batch) for batch in batches])
             else:
                 await _together([self._send(batch, told) for batch in batches])
         except Exception as error:
             maillog.fault("relay", error, entry.queue_id)
-        return [ledger.get(r.number) or delayed_here(r, "4.3.0", "internal error") for r in recipients]
+        return _outcomes(None, recipients, ledger)
 
-    async def _send(self, batch: Batch, told: Callable[[Sequence[Outcome]], None]) -> None:
+    def _send(self, batch: Batch, told: Callable[[Sequence[Outcome]], None]) -> Deferred[None]:
         numbers = [recipient.number for recipient in batch.pending]
-        await self._carrier.send(batch)
-        told([batch.ledger[number] for number in numbers if number in batch.ledger])
+        sent = self._express.send(batch)
+        return sent.addCallback(
+            lambda _: told([batch.ledger[number] for number in numbers if number in batch.ledger])
+        )
 
-    async def _batches(self, entry: Entry, recipients: Sequence[Recipient], ledger: Ledger) -> list[Batch]:
+    async def _batches(
+        self,
+        entry: Entry,
+        recipients: Sequence[Recipient],
+        ledger: Ledger,
+        found: Deferred[Hop] | None = None,
+    ) -> list[Batch]:
         """Recipients by destination: all domains with the same mail exchanges go together."""
         by_domain: dict[str, list[Recipient]] = {}
         for recipient in recipients:
             by_domain.setdefault(domain_key(recipient.address.domain), []).append(recipient)
-        attempts = max([one.attempts for one in entry.waiting], default=0)
+        attempts = _attempts(entry)
         groups: dict[Key, tuple[Hop, list[Recipient]]] = {}
         asking = self._reactor.seconds()
-        asked = [(self._find(entry, domain, attempts), of_it) for domain, of_it in by_domain.items()]
-        for found, of_it in asked:
-            hop = found if isinstance(found, Hop) else await self._look_up(entry, found, of_it, ledger)
+        asked = [(found or self._find(entry, domain, attempts), of_it) for domain, of_it in by_domain.items()]
+        for where, of_it in asked:
+            hop = where if isinstance(where, Hop) else await self._look_up(entry, where, of_it, ledger)
             if hop is not None:
                 groups.setdefault(hop.key, (hop, []))[1].extend(of_it)
         began = self._reactor.seconds()
@@ -175,15 +194,16 @@ class RelayAgent:
                 session.abort()
             else:
                 session.close()
-        await _together([_gone(session) for session in remaining])
+        await _together([session.gone for session in remaining])
 
 
-async def _gone(session: SMTPSession) -> None:
-    await session.gone
+def _attempts(entry: Entry) -> int:
+    return max([one.attempts for one in entry.waiting], default=0)
 
 
-async def _together(coroutines: list[Coroutine[Deferred[Any], Any, Any]]) -> list[Any]:
-    """All results, in order; one coroutine alone is simply awaited."""
-    if len(coroutines) == 1:
-        return [await coroutines[0]]
-    return list(await gatherResults([Deferred.fromCoroutine(c) for c in coroutines], consumeErrors=True))
+def _outcomes(_: object, recipients: Sequence[Recipient], ledger: Ledger) -> Sequence[Outcome]:
+    return [ledger.get(r.number) or delayed_here(r, "4.3.0", "internal error") for r in recipients]
+
+
+async def _together(waiting: list[Deferred[None]]) -> None:
+    await gatherResults(waiting, consumeErrors=True)

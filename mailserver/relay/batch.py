@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from mailserver.relay.destinations import Key, News
+from twisted.internet.defer import Deferred
+
+from mailserver.relay.destinations import InLine, Key, News
 from mailserver.relay.next_hops import Hop
 from mailserver.relay.outcomes import failed_here
 from mailserver.relay.sessions import Target
@@ -41,10 +43,23 @@ class Batch:
     reason: str = ""
     moved_on: bool = False
     """Whether a server's 4yz to MAIL sends us to the next exchange."""
+    done: Deferred[None] = field(default_factory=Deferred)
+    """Fires when nobody is pending any more."""
+    place: InLine | None = None
+    """Where it stands in line, or stood."""
+    behind: Batch | None = None
+    """Its commands left with our content: it has our session and our place when we are done."""
+    is_behind: bool = False
+    """Whether it went with another's content that is not answered yet: nothing of it has begun."""
 
     @property
     def key(self) -> Key:
         return self.hop.key
+
+    def begins(self, now: float) -> None:
+        """It has a place, and nothing is known of what it will meet."""
+        self.news = News.NONE
+        self.began = now
 
     def tries(self, attempt: Attempt) -> None:
         """One more address was tried; what was looked up before counts for the first."""

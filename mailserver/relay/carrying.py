@@ -1,10 +1,10 @@
-"""Carries a batch to its destination: a place in line, a session, transactions until nobody is pending."""
+"""Carries a batch to its destination: sessions, address after address, until nobody is pending."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailserver import maillog
@@ -33,6 +33,27 @@ TURNS = 4
 _POINT_OF_NO_RETURN = (Stage.CONTENT, Stage.END)
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A transaction that did not go well for all of its recipients."""
+
+    recipients: Sequence[Recipient]
+    ended: TransactionDone | SessionEnded
+    facts: Facts
+
+
+def turned_away(batch: Batch, avoid: str) -> None:
+    """The destination is dead, and nothing is tried."""
+    words = f"{avoid} (a short time ago)"
+    batch.settle_all([delayed_here(r, "4.4.1", words) for r in batch.pending])
+
+
+def failed(batch: Batch, error: Exception) -> None:
+    """A bug of ours, which costs these recipients a delay."""
+    maillog.fault("relay", error, batch.entry.queue_id)
+    batch.settle_all([delayed_here(r, "4.3.0", "internal error") for r in batch.pending])
+
+
 class Carrier:
     """Sends batches; ``last`` is the last attempt at each destination that went wrong, for who asks."""
 
@@ -57,26 +78,22 @@ class Carrier:
         self.is_stopping = False
         """Nothing new is begun, and what is attempted is Delayed."""
 
-    async def send(self, batch: Batch) -> None:
-        """One batch in its turn. A bug here costs these recipients a delay and no others."""
+    async def carry(self, batch: Batch, session: SMTPSession | None, met: Met | None = None) -> None:
+        """One batch that has a place, and an open session if there is one; ``met`` is what a transaction
+        there has met already. A bug here costs these recipients a delay and no others."""
         for turn in range(TURNS):
             if turn:
                 entered = self._destinations.enter_after_another(batch.key)
-            else:
-                entered = self._destinations.enter(batch.key, batch.hop.pace)
-            avoid = entered if isinstance(entered, str) else await entered
-            if avoid:
-                words = f"{avoid} (a short time ago)"
-                batch.settle_all([delayed_here(r, "4.4.1", words) for r in batch.pending])
-                return
+                avoid = entered if isinstance(entered, str) else await entered
+                if avoid:
+                    turned_away(batch, avoid)
+                    break
+                session, met = self.enter(batch), None
             alone = self._destinations.busy_at(batch.key) <= 1
-            batch.news = News.NONE
-            batch.began = self._reactor.seconds()
             try:
-                await self._walk(batch)
+                await self._walk(batch, session, met)
             except Exception as error:
-                maillog.fault("relay", error, batch.entry.queue_id)
-                batch.settle_all([delayed_here(r, "4.3.0", "internal error") for r in batch.pending])
+                failed(batch, error)
             finally:
                 crowded = not alone and turn < TURNS - 1 and is_crowded(batch) and not self.is_stopping
                 self._destinations.leave(batch.key, batch.news, batch.reason)
@@ -84,12 +101,17 @@ class Carrier:
                 break
             batch.troubles.clear()
         self._conclude(batch)
+        batch.done.callback(None)
 
-    async def _walk(self, batch: Batch) -> None:
+    def enter(self, batch: Batch) -> SMTPSession | None:
+        """The batch has a place: it begins, on an open session if there is one."""
+        batch.begins(self._reactor.seconds())
+        return None if self.is_stopping else self._destinations.take(batch.key)
+
+    async def _walk(self, batch: Batch, session: SMTPSession | None, met: Met | None) -> None:
         """An open session first, then address after address, until nobody is pending."""
-        session = None if self.is_stopping else self._destinations.take(batch.key)
         if session is not None:
-            await self._transact(session, batch)
+            await self._transact(session, batch, met)
         if not batch.pending:
             return
         if not batch.moved_on:
@@ -178,15 +200,21 @@ class Carrier:
 
     # Sessions --------------------------------------------------------------------------------------
 
-    async def _transact(self, session: SMTPSession, batch: Batch) -> None:
+    async def _transact(self, session: SMTPSession, batch: Batch, met: Met | None = None) -> None:
         """Transactions until all are settled but those for whom another address may be tried."""
         try:
-            while batch.pending and session.usable:
-                if not await self._converse(session, batch):
-                    break
+            goes_on = met is None or self._judge(session, batch, met)
+            while goes_on and batch.pending and session.usable:
+                goes_on = await self._converse(session, batch)
         except Exception:
             session.close()
             raise
+        self.part(session, batch)
+
+    def part(self, session: SMTPSession, batch: Batch) -> None:
+        """Leave the session to others, unless one has it already."""
+        if session.busy:
+            return
         if self.is_stopping:
             session.close()
         else:
@@ -214,27 +242,35 @@ class Carrier:
                 return False
         ready = self._reactor.seconds()
         ended = await session.send(envelope, recipients, content)
-        now = self._reactor.seconds()
-        words = "" if isinstance(ended, TransactionDone) else ended.reason
-        batch.tries(session.attempt(self._now() - (now - batch.began), words))
-        setup = batch.looked + max(0.0, ready - batch.began)
-        facts = Facts(setup, now - ready, session.uses, tuple(batch.tried))
-        if isinstance(ended, TransactionDone) and not [r for r in ended.replies if r.code >= 300]:
-            batch.news = News.GOOD  # nearly always: everything went well
-            self._settle(session, batch, recipients, ended.replies, facts)
-            return True
-        return self._judge(session, batch, recipients, ended, facts)
+        met = self.meet(session, batch, recipients, ended, ready)
+        return met is None or self._judge(session, batch, met)
 
-    def _judge(
+    def meet(
         self,
         session: SMTPSession,
         batch: Batch,
         recipients: Sequence[Recipient],
         ended: TransactionDone | SessionEnded,
-        facts: Facts,
-    ) -> bool:
+        ready: float,
+    ) -> Met | None:
+        """Keep the facts of a transaction that began at ``ready``; ``None`` when it went well for all, nearly
+        always, and all of them are settled."""
+        now = self._reactor.seconds()
+        is_done = type(ended) is TransactionDone
+        words = "" if is_done else ended.reason  # type: ignore[union-attr]
+        attempt = session.attempt(self._now() - (now - batch.began), words)
+        batch.tries(attempt)
+        setup = batch.looked + max(0.0, ready - batch.began)
+        facts = Facts(setup, now - ready, attempt.uses, tuple(batch.tried))
+        if not is_done or [r for r in ended.replies if r is None or r.code >= 300]:
+            return Met(recipients, ended, facts)
+        batch.news = News.GOOD
+        self._settle(session, batch, recipients, ended.replies, facts)
+        return None
+
+    def _judge(self, session: SMTPSession, batch: Batch, met: Met) -> bool:
         """What a transaction that did not go well for all means; whether there is a point in another one."""
-        target = session.target
+        target, recipients, ended, facts = session.target, met.recipients, met.ended, met.facts
         self._learn(batch, ended)
         if refused_any(ended):
             self._remember(batch)

@@ -47,7 +47,7 @@ def transaction_of(
     if extensions.size_limit and size > extensions.size_limit:
         words = f"the message has {size} octets, the next server takes {extensions.size_limit}"
         return [], [UnfitRecipient(one, "5.3.4", words) for one in pending]
-    if deliver_by(entry.envelope, extensions, time.time()) is None:
+    if entry.envelope.by_mode and deliver_by(entry.envelope, extensions, time.time()) is None:
         words = "the next server promises no delivery in the time that is left (DELIVERBY)"
         return [], [UnfitRecipient(one, "5.4.7", words) for one in pending]
     fit, unfit = list(pending), []

@@ -48,6 +48,10 @@ from mailserver.wire.client_events import (
 from mailserver.wire.dots import DotStuffer, dot_stuffed
 from mailserver.wire.smtp_client import SMTPClientMachine
 
+SOON_SECONDS = 0.03
+"""A server that takes longer to answer the end of data gets nothing behind it: what comes next might wait
+there while other sessions are free."""
+
 
 def open_session(
     reactor: Any, manner: Manner, target: Target, tls: ClientTLS | None, security: Security = OPPORTUNISTIC
@@ -64,6 +68,33 @@ def open_session(
         target.address, target.port, factory, CONNECT_SECONDS, bindAddress=source
     )
     return session
+
+
+class _Transaction:
+    """One transaction under way, and what is told of it afterwards; the first is also told how the session
+    was opened, for what was said then belongs to the attempt that opened it."""
+
+    __slots__ = (
+        "connected",
+        "content",
+        "dialogue",
+        "followable",
+        "mail_refused",
+        "opened",
+        "since",
+        "uses",
+        "waiting",
+    )
+
+    def __init__(self, since: float, uses: int) -> None:
+        self.since = since
+        self.uses = uses
+        self.connected = self.opened = since if uses else 0.0
+        self.waiting: Deferred[TransactionDone | SessionEnded] | None = None
+        self.content: Content | None = None
+        self.followable: Callable[[], object] | None = None
+        self.dialogue: list[tuple[float, str, Reply]] = []
+        self.mail_refused = False
 
 
 @implementer(IHandshakeListener)
@@ -95,8 +126,12 @@ class SMTPSession(Protocol):
         self._machine = SMTPClientMachine(
             manner.hostname, wants_starttls, manner.login, wants_starttls and required
         )
-        self._waiting: Deferred[TransactionDone | SessionEnded] | None = None
-        self._content: Content | None = None
+        self._open = self._told = _Transaction(self.started, 0)
+        """The one that is under way, or was last; and the one whose end was told last."""
+        self._behind: _Transaction | None = None
+        """Its commands are behind the content of the open one, which is not answered yet."""
+        self._content_left_at = 0.0
+        self._answers_soon = False
         self._deadline = Deadline(reactor, self._timed_out)
         self._cutoff = self.started + TRANSACTION_SECONDS
         self._handshaking = False
@@ -104,10 +139,6 @@ class SMTPSession(Protocol):
         self._closing = False
         self._offline = True
         self._write: Callable[[bytes], object] = _nowhere
-        self._dialogue: list[tuple[float, str, Reply]] = []
-        self._mail_refused = False
-        self._since = self.started
-        self._connected_at = self._opened_at = 0.0
 
     # For the agent -----------------------------------------------------------------------------
 
@@ -119,19 +150,24 @@ class SMTPSession(Protocol):
     @property
     def busy(self) -> bool:
         """Whether somebody waits for it: to be opened, or for a transaction's end."""
-        return self._waiting is not None or not self.opened.called
+        return self._open.waiting is not None or not self.opened.called
 
     @property
     def usable(self) -> bool:
         """Whether another transaction may begin here."""
         ended = self._machine.ended or self._closing or self.worn_out
-        return not ended and self._waiting is None
+        return not ended and self._open.waiting is None
 
     @property
     def worn_out(self) -> bool:
         """Whether it has had as many transactions as the server wants in one session (RFC 9422 §4.1)."""
         most = self._machine.extensions.most_transactions
         return bool(most) and self.uses >= most
+
+    @property
+    def takes_along(self) -> bool:
+        """Whether another transaction may go with the content of the one that is open, or comes next."""
+        return self._answers_soon and self._machine.extensions.pipelining and not self.worn_out
 
     @property
     def protection(self) -> Protection | None:
@@ -144,37 +180,61 @@ class SMTPSession(Protocol):
         return self._handshake
 
     def send(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content | None
+        self,
+        envelope: Envelope,
+        recipients: Sequence[Recipient],
+        content: Content | None,
+        followable: Callable[[], object] | None = None,
     ) -> Deferred[TransactionDone | SessionEnded]:
         """One transaction, without content only its questions. Never fails; a session that has ended says so
-        at once."""
+        at once.  ``followable`` is called when the content is about to leave for a server that answered the
+        one before soon: whoever has another transaction for it may ``follow`` now."""
         if not self.usable:
             return succeed(SessionEnded(Stage.IDLE, "the session had ended"))
-        waiting: Deferred[TransactionDone | SessionEnded] = Deferred()
-        self._waiting = waiting
-        self._content = content
         now = self._reactor.seconds()
         self._cutoff = now + TRANSACTION_SECONDS
         if self.uses:
-            # What was said when it was opened belongs to the attempt that opened it.
-            self._since = self._connected_at = self._opened_at = now
-            self._dialogue = []
-        self._mail_refused = False
-        self.uses += 1
+            self._open = self._told = _Transaction(now, self.uses + 1)
+        waiting = self._begin(self._open, content, followable)
         size = content.size if content is not None else None
         self._machine.begin(envelope, recipients, size, envelope.require_tls)
         self._flush()
         self._arm(now)
         return waiting
 
+    def follow(
+        self,
+        envelope: Envelope,
+        recipients: Sequence[Recipient],
+        content: Content,
+        followable: Callable[[], object] | None = None,
+    ) -> Deferred[TransactionDone | SessionEnded]:
+        """``send`` while ``followable`` is called: MAIL, RCPT and DATA leave in one write with the
+        content before them (RFC 2920 §3.1).  A session that ends before that content is answered tells it,
+        with the stage ``IDLE``, that nothing has begun; it is told first."""
+        self._machine.begin_behind(envelope, recipients, content.size, envelope.require_tls)
+        behind = self._behind = _Transaction(self._reactor.seconds(), self.uses + 1)
+        return self._begin(behind, content, followable)
+
+    def _begin(
+        self, transaction: _Transaction, content: Content | None, followable: Callable[[], object] | None
+    ) -> Deferred[TransactionDone | SessionEnded]:
+        self.uses += 1
+        waiting: Deferred[TransactionDone | SessionEnded] = Deferred()
+        transaction.uses, transaction.waiting, transaction.content = self.uses, waiting, content
+        transaction.followable = followable
+        return waiting
+
     @property
     def mail_refused(self) -> bool:
-        """Whether the last transaction ended with the reply to MAIL."""
-        return self._mail_refused
+        """Whether the transaction that was told last ended with the reply to MAIL."""
+        return self._told.mail_refused
 
     def attempt(self, at: float, ended: str = "") -> Attempt:
-        """The facts of the attempt so far; ``at`` is when it began, in seconds since the epoch."""
-        now, since = self._reactor.seconds(), self._since
+        """The facts of the attempt whose end was told last, or of the opening; ``at`` is when it began, in
+        seconds since the epoch."""
+        told, now = self._told, self._reactor.seconds()
+        since = told.since
         protection = self.protection
         return Attempt(
             at=at,
@@ -183,12 +243,12 @@ class SMTPSession(Protocol):
             port=self.target.port,
             tls=f"{protection.version} {protection.cipher}" if protection else "",
             verified=protection.verified_by if protection else "",
-            uses=self.uses,
-            connected=(self._connected_at or now) - since,
-            opened=(self._opened_at or now) - since,
+            uses=told.uses,
+            connected=(told.connected or now) - since,
+            opened=(told.opened or now) - since,
             finished=now - since,
-            steps=Dialogue(self._dialogue, since),
-            ended=printable(ended),
+            steps=Dialogue(told.dialogue, since),
+            ended=printable(ended) if ended else "",
         )
 
     def close(self) -> None:
@@ -214,7 +274,7 @@ class SMTPSession(Protocol):
 
     def connectionMade(self) -> None:
         self._offline = False
-        self._connected_at = self._reactor.seconds()
+        self._open.connected = self._reactor.seconds()
         self.transport.setTcpNoDelay(True)
         self._write = direct_writer(self.transport)
         if self.when_connected is not None:
@@ -229,10 +289,15 @@ class SMTPSession(Protocol):
         before = machine.replies_read
         events = machine.feed(data)
         now = self._reactor.seconds()
+        answered = self._open
         for stage, reply in machine.dialogue:
             # Enum's ``value`` is a call in Python.
-            self._dialogue.append((now, stage._value_, reply))
-            self._mail_refused |= stage is Stage.MAIL and reply.code >= 400
+            answered.dialogue.append((now, stage._value_, reply))
+            if stage is Stage.END:
+                self._answers_soon = now - self._content_left_at < SOON_SECONDS
+                answered = self._behind or answered  # what else has come belongs to the next
+            elif stage is Stage.MAIL and reply.code >= 400:
+                answered.mail_refused = True
         machine.dialogue.clear()
         self._flush()
         if events:
@@ -286,21 +351,29 @@ class SMTPSession(Protocol):
             match event:
                 case SendContent():
                     self._send_content(event.as_it_is)
-                case TransactionDone() | SessionEnded() if self._waiting is not None:
+                case TransactionDone() | SessionEnded() if self._open.waiting is not None:
                     self._finish(event)
                 case SessionEnded():
                     self._ended(event)
                 case Ready():
-                    self._opened_at = self._reactor.seconds()
+                    self._open.opened = self._reactor.seconds()
                     self._note_clear()
                     self.opened.callback(self)
                 case StartTLS():
                     self._start_tls()
 
     def _finish(self, event: TransactionDone | SessionEnded) -> None:
-        waiting, self._waiting, self._content = self._waiting, None, None
+        told = self._told = self._open
+        waiting = told.waiting
+        told.waiting = told.content = told.followable = None
+        behind, self._behind = self._behind, None
         if isinstance(event, SessionEnded):
             self._ended(event)
+            if behind is not None and behind.waiting is not None:
+                behind.waiting.callback(SessionEnded(Stage.IDLE, "the session had ended"))
+        elif behind is not None:
+            self._open = behind
+            self._cutoff = self._reactor.seconds() + TRANSACTION_SECONDS
         assert waiting is not None
         waiting.callback(event)
 
@@ -355,7 +428,7 @@ class SMTPSession(Protocol):
     # Content -----------------------------------------------------------------------------------
 
     def _send_content(self, as_it_is: bool) -> None:
-        content = self._content
+        content, followable = self._open.content, self._open.followable
         assert content is not None
         try:
             if content.size > WHOLE_OCTETS:
@@ -372,13 +445,19 @@ class SMTPSession(Protocol):
             # BDAT has told how many there are; the rest of a shorter content would be our next commands.
             self.content_unreadable(OSError(errno.EIO, "it is not as long as it was"))
             return
-        self._write(octets if as_it_is else dot_stuffed(octets))
+        if not as_it_is:
+            octets = dot_stuffed(octets)
         self._machine.content_sent()
+        if followable is not None and self.takes_along and self._machine.takes_another:
+            followable()
+            octets += self._machine.take()
+        self._content_left_at = self._reactor.seconds()
+        self._write(octets)
 
     @property
     def content_size(self) -> int:
         """Octets of the content under way."""
-        return self._content.size if self._content is not None else 0
+        return self._open.content.size if self._open.content is not None else 0
 
     def content_block(self, octets: bytes) -> None:
         """A piece of large content; its time runs from now."""
@@ -391,6 +470,7 @@ class SMTPSession(Protocol):
         self.transport.unregisterProducer()
         self.transport.write(octets)
         self._machine.content_sent()
+        self._content_left_at = self._reactor.seconds()
         self._arm()
 
     def content_unreadable(self, error: OSError) -> None:

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from mailserver.values.reply import Reply
 from mailserver.values.text import printable
+from mailserver.values.value import value
 
 _STEPS, _TEXT = 30, 300
 """What is kept of a dialogue: its first replies, and so many characters of each."""
@@ -52,7 +53,7 @@ class Dialogue(Sequence[Step]):
         return Step(at - self._since, stage, printable(reply.text))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """``at`` in seconds since the epoch; ``host``, ``address`` and ``port`` as they were tried; ``tls`` the
     protocol and cipher, ``""`` in clear; ``verified`` by what the certificate was (``"DANE"``…), ``""`` when
@@ -95,7 +96,7 @@ class Attempt:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Facts:
     """What the recipients of one transaction have in common: seconds until the session was ready and in the
     transaction, how often the session had been used with it (0: never), and every address that was tried."""

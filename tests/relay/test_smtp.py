@@ -260,3 +260,86 @@ def test_targets_as_the_log_shows_them() -> None:
     assert str(TARGET) == "mx.b.test[192.0.2.1]:25"
     assert str(Target("[192.0.2.1]", "192.0.2.1", 25)) == "[192.0.2.1]:25"
     assert isinstance(World().session, SMTPSession)
+
+
+# -- one transaction behind another ----------------------------------------------------------------
+
+GO = b"250 ok\r\n250 ok\r\n354 go\r\n"
+COMMANDS = b"MAIL FROM:<ada@a.test>\r\nRCPT TO:<x@b.test>\r\nDATA\r\n"
+
+
+class Followed:
+    """A session that has answered one message soon; the content of a second leaves, a third may follow."""
+
+    def __init__(self, answered_after: float = 0.0, ehlo: bytes = PIPELINING) -> None:
+        self.world = World().ready(ehlo)
+        self.first, self.second, self.third = self.world.send(), [], []  # type: ignore[var-annotated]
+        self.world.hear(GO)
+        self.world.clock.advance(answered_after)
+        self.world.hear(b"250 first\r\n")
+        self.session = self.world.session
+        content = MemoryContent(b"second\r\n")
+        self.session.send(MAIL, TO, content, self._follow).addCallback(self.second.append)
+        self.world.transport.clear()
+        self.world.hear(GO)
+
+    def _follow(self) -> None:
+        followed = self.session.follow(MAIL, TO, MemoryContent(b"third\r\n"))
+        followed.addCallback(self.third.append)
+
+    @property
+    def written(self) -> bytes:
+        octets: bytes = self.world.transport.value()
+        self.world.transport.clear()
+        return octets
+
+
+def test_what_follows_leaves_with_the_content_before_it() -> None:
+    one = Followed()
+    assert one.written == b"second\r\n.\r\n" + COMMANDS
+    one.world.hear(b"250 second\r\n" + GO)
+    assert isinstance(one.second[0], TransactionDone)
+    assert [step.text for step in one.session.attempt(0.0).steps][-1] == "250 second"
+    assert one.session.busy
+    assert one.written == b"third\r\n.\r\n"
+    assert not one.third
+    one.world.clock.advance(7)
+    one.world.hear(b"250 third\r\n")
+    assert one.third[0].replies[0].text == "250 third"
+    attempt = one.session.attempt(0.0)
+    assert [step.text for step in attempt.steps] == ["250 ok", "250 ok", "354 go", "250 third"]
+    assert (attempt.uses, attempt.finished) == (3, 7)
+    assert one.session.usable
+
+
+@pytest.mark.parametrize(
+    ("late", "ehlo"),
+    [(1.0, PIPELINING), (0.0, b"250-mx\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=2\r\n")],
+    ids=["slow server", "worn out"],
+)
+def test_nothing_follows_where_it_would_wait_or_must_not(late: float, ehlo: bytes) -> None:
+    assert Followed(late, ehlo).written == b"second\r\n.\r\n"
+
+
+def test_what_follows_has_not_begun_when_the_session_ends_before_it() -> None:
+    one = Followed()
+    one.world.hear(b"421 bye\r\n")
+    (before,), (behind,) = one.second, one.third
+    assert (before.stage, behind.stage) == (Stage.END, Stage.IDLE)
+    assert not one.session.busy
+
+
+def test_what_follows_is_cut_like_any_other_when_its_turn_has_come() -> None:
+    one = Followed()
+    one.world.hear(b"250 second\r\n250 ok\r\n")
+    one.session.connectionLost(Failure(ConnectionDone()))
+    assert isinstance(one.second[0], TransactionDone)
+    assert isinstance(one.third[0], SessionEnded)
+    assert one.third[0].stage is Stage.RCPT
+
+
+def test_each_has_its_own_time() -> None:
+    one = Followed()
+    one.world.clock.advance(sessions.END_SECONDS - 1)
+    one.world.hear(b"250 second\r\n")
+    one.world.stall(sessions.MAIL_SECONDS, one.third, Stage.MAIL)

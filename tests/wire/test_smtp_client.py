@@ -285,6 +285,81 @@ def test_a_refused_end_of_data_counts_for_the_accepted_alone(session: Session) -
     assert codes(session.hear(b"451 4.3.0 disk\r\n")[0][0]) == [550, 451]
 
 
+# -- one transaction behind another ----------------------------------------------------------------
+
+EHLO_CHUNKING = b"250-mx.b.test\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+THREE = b"250 mail\r\n250 rcpt\r\n354 go\r\n"
+
+
+def behind(session: Session, mail: Envelope) -> bytes:
+    """The content of the open transaction is sent, and another goes with it."""
+    session.machine.content_sent()
+    assert session.machine.takes_another
+    session.machine.begin_behind(mail, mail.recipients, 10)
+    return session.machine.take()
+
+
+def test_another_transaction_leaves_with_the_content_of_the_one_before(session: Session) -> None:
+    session.ready().begin()
+    assert session.hear(THREE) == ([SendContent()], b"")
+    assert behind(session, envelope(2)) == (
+        b"MAIL FROM:<ada@a.test> SIZE=10\r\nRCPT TO:<r0@b.test>\r\nRCPT TO:<r1@b.test>\r\nDATA\r\n"
+    )
+    assert not session.machine.takes_another
+    events, _ = session.hear(b"250 first\r\n250 mail\r\n550 no\r\n250 yes\r\n354 go\r\n")
+    assert [type(event) for event in events] == [TransactionDone, SendContent]
+    assert codes(events[0]) == [250]
+    session.machine.content_sent()
+    (done,), _ = session.hear(b"452 second\r\n")
+    assert codes(done) == [550, 452]
+
+
+def test_a_refused_message_takes_nothing_from_the_one_behind_it(session: Session) -> None:
+    session.ready().begin()
+    session.hear(THREE)
+    behind(session, envelope())
+    events, said = session.hear(b"554 no\r\n" + THREE)
+    assert ([type(event) for event in events], said) == ([TransactionDone, SendContent], b"")
+    assert codes(events[0]) == [554]
+    session.machine.content_sent()
+    (done,), _ = session.hear(b"250 ok\r\n")
+    assert codes(done) == [250]
+
+
+def test_rset_stands_between_a_bdat_and_what_is_behind_it(session: Session) -> None:
+    session.ready(EHLO_CHUNKING).begin()
+    session.hear(b"250 mail\r\n250 rcpt\r\n")
+    assert behind(session, envelope()) == b"RSET\r\nMAIL FROM:<ada@a.test>\r\nRCPT TO:<r0@b.test>\r\n"
+    events, said = session.hear(b"451 no\r\n250 reset\r\n250 mail\r\n250 rcpt\r\n")
+    assert ([type(event) for event in events], said) == (
+        [TransactionDone, SendContent],
+        b"BDAT 10 LAST\r\n",
+    )
+    session.machine.content_sent()
+    assert codes(session.hear(b"250 ok\r\n")[0][0]) == [250]
+    assert session.begin().startswith(b"MAIL"), "the one RSET was enough"
+
+
+@pytest.mark.parametrize("replies", [b"421 bye\r\n", b"nonsense\r\n"])
+def test_of_what_is_behind_nothing_is_told_when_the_session_ends(session: Session, replies: bytes) -> None:
+    session.ready().begin(envelope(2))
+    session.hear(b"250 mail\r\n250 rcpt\r\n250 rcpt\r\n354 go\r\n")
+    behind(session, envelope())
+    events, _ = session.hear(replies)
+    assert ended(events).stage is Stage.END
+    assert codes(ended(events)) == [None, None]
+    assert session.machine.abandon("lost") == []
+
+
+def test_nothing_goes_behind_content_without_pipelining(session: Session) -> None:
+    session.ready(EHLO_BARE).begin()
+    session.hear(b"250 mail\r\n")
+    session.hear(b"250 rcpt\r\n")
+    session.hear(b"354 go\r\n")
+    session.machine.content_sent()
+    assert not session.machine.takes_another
+
+
 def test_421_ends_the_session_and_keeps_what_is_known(session: Session) -> None:
     session.ready().begin(envelope(3))
     end = ended(session.hear(b"250 ok\r\n550 no\r\n250 ok\r\n421 bye\r\n")[0])
