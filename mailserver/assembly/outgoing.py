@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailserver import maillog
 from mailserver.config import Settings
@@ -16,6 +18,7 @@ from mailserver.relay.assembly import make_relay
 from mailserver.relay.https import HTTPS
 from mailserver.relay.mta_sts import MTASTS
 from mailserver.relay.policy_files import PolicyFiles
+from mailserver.relay.report_key import FILE_NAME, SELECTOR, ReportKey
 from mailserver.relay.resolver import Resolver
 from mailserver.relay.routes import RouteTable
 from mailserver.relay.security import TransportSecurity
@@ -24,9 +27,12 @@ from mailserver.relay.tls import ClientTLS
 from mailserver.relay.tls_memory import TLSMemory
 from mailserver.relay.tls_report import Submitter
 from mailserver.relay.tls_reports import TLSReports
-from mailserver.threads import Bridge, Workers
-from mailserver.values.address import Address
+from mailserver.threads import Bridge, Workers, WorkersStopped
+from mailserver.values.address import Address, domain_key
 from mailserver.values.envelope import Entry, Envelope
+from mailserver.wire.dkim import Signer
+
+log = Logger(namespace="mail")
 
 
 class Outgoing:
@@ -51,6 +57,7 @@ class Outgoing:
         self._https = HTTPS(reactor, self.resolver, relay.authorities, relay.allow_loopback)
         self._files = PolicyFiles(self._folder / "mta-sts", disk, workers)
         self._sts = MTASTS(reactor, self.resolver, self._https, self._files) if relay.mta_sts else None
+        self._report_key = ReportKey(self._folder / FILE_NAME, disk)
         self._memory = self._make_memory() if relay.lost_tls != "ignore" else None
         self._reports = self._make_reports() if relay.tls_reports else None
         self.security = TransportSecurity(
@@ -94,7 +101,14 @@ class Outgoing:
             self._sts.start(self._kept)
         if self._reports is not None:
             self._reports.start()
+            # Made now, so that `mailserver dns` can show what to publish before the first report goes.
+            self._workers.call(self._report_key.public).addErrback(self._no_key)
         self._kept = []
+
+    @staticmethod
+    def _no_key(failure: Failure) -> None:
+        if not failure.check(WorkersStopped):
+            log.warn("warning: TLS reports cannot be signed, and wait: {error}", error=failure.value)
 
     def close(self) -> None:
         """Write what was learnt; nothing is under way any more."""
@@ -123,6 +137,7 @@ class Outgoing:
             self._https,
             self._put,
             submitter,
+            signer=Signer(domain_key(sender.domain), SELECTOR, self._report_key.sign),
         )
 
     def _put(self, envelope: Envelope, content: bytes) -> Deferred[None]:
