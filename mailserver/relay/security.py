@@ -68,8 +68,9 @@ class TransportSecurity:
         """
         key = domain_key(domain)
         if envelope.tls_optional and not envelope.require_tls:
-            # The sender would rather have it delivered (RFC 8689 §4.3).
-            return [_plain(key)] * len(exchanges)
+            # The sender would rather have it delivered (RFC 8689 §4.3). Such sessions say nothing of the
+            # domain's policies, and those that carry TLS reports are not counted (RFC 8460 §3).
+            return [OPPORTUNISTIC] * len(exchanges)
         if key.startswith("[") and not envelope.require_tls:
             # An address literal has no records, and nobody to report to.
             return [OPPORTUNISTIC] * len(exchanges)
