@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 SILENT = ""
 """A reply that never comes: the peer waits until the other side has gone."""
+HANGS_UP = "\0"
+"""No reply, and the end of the connection."""
 
 Answer = str | Callable[[str], str]
 
@@ -82,6 +84,8 @@ class Scripted:
         said = reply(line) if callable(reply) else reply
         if said == SILENT:
             session.rfile.read()
+            raise ConnectionResetError
+        if said == HANGS_UP:
             raise ConnectionResetError
         session.wfile.write(said.encode() + b"\r\n")
         return said
