@@ -35,8 +35,9 @@ def test_a_language_nobody_speaks_is_english() -> None:
 def test_persian_begins_with_a_letter_that_runs_from_the_right() -> None:
     for name, text in texts_of("fa").items():
         if name != "moment":
+            # A field that begins a line would turn it for readers that do not know isolates.
             first = next(c for c in text if c.isalpha() or c == "{")
-            assert "\u0600" <= first <= "\u06ff" or first == "{", name
+            assert "\u0600" <= first <= "\u06ff" or name == "whom.many", name
 
 
 def test_what_is_filled_into_persian_is_isolated_unless_it_is_persian() -> None:
