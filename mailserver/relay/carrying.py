@@ -11,7 +11,7 @@ from mailserver import maillog
 from mailserver.relay.batch import Batch, is_crowded, is_for_the_next, refused_any, slows
 from mailserver.relay.destinations import Destinations, Key, News
 from mailserver.relay.dialling import Candidate, Dialler, Tried, in_order
-from mailserver.relay.fitting import Unfit, fitted_content, transaction_of
+from mailserver.relay.fitting import Unfit, fitted_content, transaction_of, with_priority
 from mailserver.relay.next_hops import Demands
 from mailserver.relay.outcomes import cut_off, delayed_here, failed_here, from_reply, nowhere_left
 from mailserver.relay.routes import CredentialsUnreadable
@@ -212,6 +212,8 @@ class Carrier:
             except Unfit as error:
                 batch.settle_all([failed_here(r, error.status, str(error), target) for r in batch.pending])
                 return False
+        if envelope.priority:
+            content = with_priority(content, envelope, session.extensions)
         ready = self._reactor.seconds()
         ended = await session.send(envelope, recipients, content)
         now = self._reactor.seconds()

@@ -519,6 +519,14 @@ class MannersTests(AgentCase):
         assert await self.kinds(short) == [Delayed]
         assert len(peer.messages) == 3
 
+    async def test_a_priority_goes_in_the_envelope_or_in_the_header(self) -> None:
+        offer = EHLO.replace("250 SIZE", "250-SIZE")
+        for keyword, field in (("MT-PRIORITY", b""), ("X-NOTHING", b"MT-Priority: 4\r\n")):
+            peer = self.peer(EHLO=f"{offer}\r\n250 {keyword}")
+            assert isinstance(await self.one(entry("x@b.test", priority=4)), Relayed)
+            assert peer.messages == [field + b"Subject: x\r\n\r\n..dot\r\n"]
+            assert ("MT-PRIORITY=4" in peer.said("MAIL")[0]) is not bool(field)
+
     async def test_content_is_re_encoded_for_a_server_without_8bitmime(self) -> None:
         peer = self.peer(EHLO="250-peer\r\n250 PIPELINING")
         eight = MemoryContent("Subject: x\r\nMIME-Version: 1.0\r\n\r\nü\r\n".encode())
