@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import smtplib
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.journeys.scripted import HANGS_UP, SILENT, Scripted
 from tests.journeys.server import Server
 from tests.journeys.tools import PATIENCE, eventually
+from tests.relay.authority import Authority
 
 ADA = "ada@a.test"
 PHASES = {"connect": "CONNECT", "ehlo": "EHLO", "mail": "MAIL", "rcpt": "RCPT", "data": "DATA", "dot": "."}
@@ -210,3 +212,17 @@ def test_who_stalls_for_ever_holds_up_nobody_and_a_kill_meanwhile_loses_nothing(
     server.start()
     eventually(lambda: server.queue() == [], "an empty queue")
     assert {name: peer.taken[name] for name, peer in stalling.items()} == dict.fromkeys(PHASES, 1)
+
+
+def test_the_next_session_resumes_the_tls_of_the_last(
+    sender: Starter, peers: Callable[..., Scripted], tmp_path: Path
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*Authority().issue("peer.test").write(tmp_path / "peer-tls"))
+    peer = peers(tls=tls, EHLO="250-peer.test\r\n250 STARTTLS", STARTTLS="220 go")
+    server = sender({"b": peer})
+    for number in (1, 2):
+        inject(server, "bob@b.test", subject=f"message {number}")
+        eventually(lambda n=number: peer.asked["QUIT"] == n, "the end of a session")  # type: ignore[misc]
+    told = tls.session_stats()
+    assert (told["accept_good"], told["hits"]) == (2, 1)
