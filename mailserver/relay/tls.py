@@ -183,8 +183,9 @@ class Handshake:
             if self.security.by == DANE:
                 return dane.mismatch(self.security.tlsa, self.security.names, chain)
             return self._judge_by_authority(chain[0])
-        except ValueError as error:
-            # Octets that OpenSSL takes for a certificate and cryptography does not.
+        except Exception as error:
+            # Octets that OpenSSL takes for a certificate and cryptography does not: whatever it raises, the
+            # host has not shown who it is.
             return Mismatch("validation-failure", f"the host's certificate is malformed: {error}")
 
     def _judge_by_authority(self, certificate: x509.Certificate) -> Mismatch | None:
