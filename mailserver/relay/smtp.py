@@ -167,6 +167,10 @@ class SMTPSession(Protocol):
         self._arm(now)
         return waiting
 
+    def reset_first(self) -> None:
+        """Say RSET before the next transaction."""
+        self._machine.reset_first()
+
     @property
     def mail_refused(self) -> bool:
         """Whether the last transaction ended with the reply to MAIL."""

@@ -152,6 +152,10 @@ class SMTPClientMachine:
             self._send(Stage.MAIL, commands[0])
         self._reset_first = False
 
+    def reset_first(self) -> None:
+        """Say RSET before the next MAIL."""
+        self._reset_first = True
+
     def content_sent(self) -> None:
         """The content and its final dot are written; now the server has the word."""
         self._in_content = False

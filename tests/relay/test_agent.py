@@ -27,6 +27,7 @@ from mailserver.interfaces import (
     NoSuchDomain,
     NullMX,
 )
+from mailserver.relay import destinations
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.destinations import Pace
 from mailserver.relay.knowing import Knowing
@@ -373,6 +374,22 @@ class ReuseTests(AgentCase):
         assert peer.connections == 1
         assert len(peer.messages) == 3
         assert peer.said("RSET") == []
+
+    async def test_rset_goes_before_the_mail_of_a_session_that_was_idle(self) -> None:
+        self.patch(destinations, "PROBE_SECONDS", 0.0)
+        for offer in (EHLO, EHLO.replace("250-PIPELINING\r\n", "")):
+            peer = self.peer(EHLO=offer)
+            for _ in range(3):
+                assert isinstance(await self.one(), Relayed)
+            assert peer.connections == 1
+            said = [c[:4] for c in peer.commands if c[:4] in ("RSET", "MAIL")]
+            assert said == ["MAIL", "RSET", "MAIL", "RSET", "MAIL"]
+            # A refusal, or silence, is the session's and not the destination's.
+            for reply in ("421 4.4.2 idle too long", "502 5.5.1 what", DROP):
+                peer.replies["RSET"] = reply
+                connections = peer.connections
+                assert isinstance(await self.one(), Relayed), reply
+                assert peer.connections == connections + 1
 
     async def test_rset_after_a_transaction_that_nobody_wanted(self) -> None:
         peer = self.peer(RCPT="550 no", DATA="503 nobody")
