@@ -132,11 +132,18 @@ class Handshake:
         if self.security.by not in ("", DANE):
             # Whatever it finds, the handshake goes on.
             connection.set_verify(SSL.VERIFY_PEER, self._note_trouble)
-        if name := _server_name(self._host):
+        if name := _server_name(self._name):
             connection.set_tlsext_host_name(name)
         if self._resumption is not None:
             self._resumption.offer(connection)
         return connection
+
+    @property
+    def _name(self) -> str:
+        """Whose certificate we want to see: under DANE that of the name that the records are at (RFC 7672
+        §8.1), which is the first of ``names``."""
+        security = self.security
+        return security.names[0] if security.by == DANE and security.names else self._host
 
     def _note_trouble(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int

@@ -152,6 +152,9 @@ def test_the_name_is_sent_and_addresses_are_not() -> None:
     ):
         connection = tls.handshake(host).clientConnectionForTLS(None)
         assert connection.get_servername() == name, host
+    by_dane = Security(Level.VERIFIED, DANE, ("canonical.b.test", "mx.b.test"))
+    connection = tls.handshake("mx.b.test", by_dane).clientConnectionForTLS(None)
+    assert connection.get_servername() == b"canonical.b.test"
 
 
 def test_a_key_that_nobody_knows_is_a_mismatch_and_no_fault() -> None:
