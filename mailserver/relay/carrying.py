@@ -25,7 +25,8 @@ from mailserver.values.reply import Reply
 from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
 ADDRESSES = 5
-"""Addresses tried in one attempt; RFC 5321 §5.1 asks for two at least."""
+"""Addresses tried in one attempt; RFC 5321 §5.1 asks for two at least. Those that are left alone for what was
+learnt a short time ago are none: behind five dead hosts may be one that lives."""
 REMEMBERED_DIALOGUES = 1000
 TURNS = 4
 """How often a message that was turned away because too many of us were there waits in line again."""
@@ -103,7 +104,7 @@ class Carrier:
             candidate = left.pop(0)
             rival = left[0] if left and left[0].target.host == candidate.target.host else None
             for tried in await self._open(candidate, rival, batch):
-                budget -= 1
+                budget -= not tried.avoided
                 if tried.candidate in left:
                     left.remove(tried.candidate)
                 if tried.session is None or tried.ended is not None:

@@ -283,6 +283,15 @@ class TroubleTests(AgentCase):
         assert outcome.diagnostic == f"connect to mx.b.test[127.0.0.1]:{dead}: Connection refused"
         assert outcome.remote_mta == ""
 
+    async def test_behind_hosts_that_are_known_to_be_dead_another_is_tried(self) -> None:
+        peer = self.peer()
+        dead = [Exchange(f"mx{n}.b.test", self.dead_port(), ("127.0.0.1",)) for n in range(7)]
+        self.hosts["b.test"] = [*dead, *self.hosts["b.test"]]
+        assert isinstance(await self.one(), Delayed)  # five of them are enough for one attempt
+        assert peer.connections == 0
+        assert isinstance(await self.one(), Relayed)
+        assert peer.connections == 1
+
     async def test_a_greeting_that_refuses(self) -> None:
         good = self.peer()
         for reply in ("421 4.3.2 busy", "554 5.7.1 go away", "garbage", DROP):
