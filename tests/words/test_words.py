@@ -7,7 +7,7 @@ from email.header import decode_header, make_header
 
 import pytest
 
-from mailserver.words import LANGUAGES, header_text, moment, say, texts_of
+from mailserver.words import LANGUAGES, header_text, moment, say, sentence, texts_of
 
 OTHERS = [tag for tag in LANGUAGES if tag != "en"]
 
@@ -46,6 +46,15 @@ def test_what_is_filled_into_persian_is_isolated_unless_it_is_persian() -> None:
     assert text.count("\u2068") == text.count("\u2069") == 2
     assert "\u2068" not in say("fa", "failed", whom=say("fa", "whom.one"), why=say("fa", "why.full"))
     assert "\u2068" not in say("tr", "failed.details", date="2026", hostname="mx.a.test")
+
+
+def test_a_sentence_begins_with_the_languages_own_capital() -> None:
+    assert sentence("tr", "ileti") == "İleti"
+    assert sentence("tr", "alıcı") == "Alıcı"
+    assert sentence("en", "it is") == "It is"
+    assert sentence("uk", "домен") == "Домен"
+    assert sentence("fa", "دامنه") == "دامنه"
+    assert sentence("en", "") == ""
 
 
 @pytest.mark.parametrize("tag", LANGUAGES)
