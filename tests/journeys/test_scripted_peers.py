@@ -157,6 +157,36 @@ def test_an_answer_for_each_recipient(sender: Starter, peers: Callable[..., Scri
     assert len(server.raw_mail(ADA)) == 1
 
 
+def test_a_report_that_nobody_takes_vanishes(sender: Starter, peers: Callable[..., Scripted]) -> None:
+    said: list[str] = []
+
+    def noting(line: str) -> str:
+        said.append(line)
+        return "250 2.1.0 ok"
+
+    def refusing(line: str) -> str:
+        said.append(line)
+        return "550 5.1.1 nobody"
+
+    peer = peers(MAIL=noting, RCPT=refusing, DATA="554 5.5.1 nobody")
+    server = sender({"b": peer, "c": peer})
+    with smtplib.SMTP(server.host, server.ports["smtp"], timeout=PATIENCE) as client:
+        client.sendmail("eve@b.test", ["bob@c.test"], "From: eve@b.test\r\nSubject: x\r\n\r\n")
+        client.sendmail("", ["bob@c.test"], "From: eve@b.test\r\nSubject: x\r\n\r\n")
+    eventually(lambda: len(said) == 6 and server.queue() == [], "two messages and one report")
+    assert sorted(line.split()[1] for line in said if line.startswith("MAIL")) == [
+        "FROM:<>",
+        "FROM:<>",
+        "FROM:<eve@b.test>",
+    ]
+    assert sorted(line.split()[1] for line in said if line.startswith("RCPT")) == [
+        "TO:<bob@c.test>",
+        "TO:<bob@c.test>",
+        "TO:<eve@b.test>",
+    ]
+    assert not peer.taken
+
+
 def test_lies_and_replies_without_end(sender: Starter, peers: Callable[..., Scripted]) -> None:
     """Ten megabytes of reply, answers before questions, extensions that are not there, octets that are no
     reply: each waits with a reason, nobody else does, and memory stays what it was."""
