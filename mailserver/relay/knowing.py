@@ -42,6 +42,8 @@ class Knowing:
         told["destination"] = self._agent.destinations.describe(hop.key)
         told["hosts"] = [self._host(candidate) for candidate in in_order(hop.exchanges, hop.securities, 0)]
         told["last"] = self._agent.last.get(hop.key)
+        is_by_policy = hop.route is None or not hop.route.host
+        told["policy_trouble"] = self._agent.next_hops.trouble(domain) if is_by_policy else ""
         return told
 
     def _host(self, candidate: Candidate) -> dict[str, Any]:

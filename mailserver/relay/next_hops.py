@@ -38,6 +38,9 @@ class Demands(Protocol):
     ) -> None:
         """What became of a new session for mail to ``domains``."""
 
+    def trouble(self, domain: str) -> str:
+        """What cannot be learnt of the demands of ``domain``."""
+
     def refused(self, security: Security, host: str, address: str) -> None:
         """No session was tried with a host that ``security`` refuses."""
 
@@ -91,6 +94,10 @@ class NextHops:
             return Deferred.fromCoroutine(self._after(asked, envelope, domain, route))
         exchanges: Any = asked.result
         return self._found(exchanges, envelope, domain, route)
+
+    def trouble(self, domain: str) -> str:
+        """What cannot be learnt of what ``domain`` demands; ``""``: nothing is missing."""
+        return self._demands.trouble(domain) if self._demands is not None else ""
 
     def look_up(
         self, envelope: Envelope, domain: str, attempts: int = 0

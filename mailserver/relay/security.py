@@ -92,6 +92,11 @@ class TransportSecurity:
             policy = await policy
         return [await self._decide(domain, exchange, require_tls, policy) for exchange in exchanges]
 
+    def trouble(self, domain: str) -> str:
+        """What cannot be learnt of the demands of ``domain``, for an operator; ``""``: nothing is missing."""
+        found = self._sts.trouble(domain_key(domain)) if self._sts is not None else None
+        return f"the MTA-STS policy cannot be had ({found[0]}): {found[1]}" if found is not None else ""
+
     def refused(self, security: Security, host: str, address: str) -> None:
         """No session was tried, because ``security`` forbids it."""
         self._doubt(security)

@@ -194,6 +194,9 @@ class DemandsTests(SynchronousTestCase):
         found = self.decide(PLAIN, None, policies)
         assert found == OPPORTUNISTIC
         assert found.failure == "sts-policy-fetch-error"
+        told = self.security.trouble("B.test")
+        assert told == "the MTA-STS policy cannot be had (sts-policy-fetch-error): timeout"
+        assert TransportSecurity().trouble("b.test") == ""
 
     def test_an_address_literal_is_nobodys_policy(self) -> None:
         policies: Any = Policies("enforce", "mx.b.test")
