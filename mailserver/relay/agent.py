@@ -15,6 +15,7 @@ from mailserver.relay.batch import Batch, Ledger, fit_to_say
 from mailserver.relay.carrying import Carrier
 from mailserver.relay.destinations import TOTAL, Destinations, Key, Pace
 from mailserver.relay.dialling import Dialler
+from mailserver.relay.fitting import as_international_as_it_is
 from mailserver.relay.memory import HostMemory
 from mailserver.relay.next_hops import Demands, Hop, NextHops
 from mailserver.relay.outcomes import delayed_here, failed_here
@@ -90,6 +91,8 @@ class RelayAgent:
     ) -> Sequence[Outcome]:
         ledger: Ledger = {}
         try:
+            if entry.envelope.smtputf8:
+                entry = as_international_as_it_is(entry)
             fit = fit_to_say(entry, recipients, ledger)
             batches = await self._batches(entry, fit, ledger)
             if told is None or len(batches) == 1:

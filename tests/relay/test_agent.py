@@ -220,9 +220,23 @@ class NeedsTests(AgentCase):
         outcomes = await self.attempt(entry("юлія@b.test", "x@b.test"))
         assert [type(o) for o in outcomes] == [Failed, Relayed]
         assert outcomes[0].status == "5.6.7"
-        outcome = await self.one(entry("x@b.test", smtputf8=True))
+        header = MemoryContent("Subject: привіт\r\n\r\nhello\r\n".encode())
+        outcome = await self.one(entry("x@b.test", smtputf8=True, content=header))
+        assert outcome.status == "5.6.7"
+        outcome = await self.one(entry("x@b.test", reverse_path=Address("юлія", "a.test")))
         assert outcome.status == "5.6.7"
         assert len(peer.messages) == 1
+
+    async def test_smtputf8_that_a_client_says_of_every_message_costs_none(self) -> None:
+        body = MemoryContent("Subject: x\r\n\r\nпривіт\r\n".encode())
+        for offer in ("250-peer\r\n250 8BITMIME", EHLO):
+            peer = self.peer(EHLO=offer)
+            for content in (body, MemoryContent(b"Subject: x\r\n"), None):
+                message = entry("x@b.test", smtputf8=True, content=content)
+                assert isinstance(await self.one(message), Relayed)
+            assert not [said for said in peer.said("MAIL") if "SMTPUTF8" in said]
+            international = entry("юлія@b.test", smtputf8=True)
+            assert isinstance(await self.one(international), Relayed if offer is EHLO else Failed)
 
     async def test_addresses_that_cannot_be_said(self) -> None:
         peer = self.peer()
