@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mailserver import maillog
 from mailserver.config import Settings
@@ -27,12 +25,10 @@ from mailserver.relay.tls import ClientTLS
 from mailserver.relay.tls_memory import TLSMemory
 from mailserver.relay.tls_report import Submitter
 from mailserver.relay.tls_reports import TLSReports
-from mailserver.threads import Bridge, Workers, WorkersStopped
+from mailserver.threads import Bridge, Workers
 from mailserver.values.address import Address, domain_key
 from mailserver.values.envelope import Entry, Envelope
 from mailserver.wire.dkim import Signer
-
-log = Logger(namespace="mail")
 
 
 class Outgoing:
@@ -101,14 +97,7 @@ class Outgoing:
             self._sts.start(self._kept)
         if self._reports is not None:
             self._reports.start()
-            # Made now, so that `mailserver dns` can show what to publish before the first report goes.
-            self._workers.call(self._report_key.public).addErrback(self._no_key)
         self._kept = []
-
-    @staticmethod
-    def _no_key(failure: Failure) -> None:
-        if not failure.check(WorkersStopped):
-            log.warn("warning: TLS reports cannot be signed, and wait: {error}", error=failure.value)
 
     def close(self) -> None:
         """Write what was learnt; nothing is under way any more."""

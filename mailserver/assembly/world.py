@@ -163,7 +163,8 @@ def clock() -> Finding:
 
 
 def report_key(settings: Settings) -> ReportKey | None:
-    """The key of the reports that this server sends; ``None`` where it sends none, or has never started."""
+    """The key of the reports that this server sends, made when somebody looks at it; ``None`` where it sends
+    none, or has never started."""
     if not settings.relay.tls_reports or not settings.state.exists():
         return None
     return ReportKey(settings.state / FILE_NAME, Disk())
