@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from mailserver.admin.dns import key_record
 from mailserver.admin.operator import Operator, Refusal
 from mailserver.admin.output import Output, json_option
 
@@ -34,7 +35,8 @@ def check(operator: Operator, only_local: bool, as_json: bool) -> None:
 
         with Progress("Asking", 2) as progress:
             progress.add(1)
-            found += in_reactor(lambda reactor: World(settings, reactor).findings())
+            record = key_record(settings)
+            found += in_reactor(lambda reactor: World(settings, reactor, record).findings())
     rows = [asdict(one) for one in found]
     if as_json:
         output.rows((), rows, "")

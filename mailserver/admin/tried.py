@@ -46,6 +46,7 @@ def merged(
             _host([one["hosts"][n] for one in useful]) for n in range(min(len(o["hosts"]) for o in useful))
         ],
         "destination": _sum([one["destination"] for one in useful if one["destination"]]),
+        "policy_trouble": next((one["policy_trouble"] for one in useful if one["policy_trouble"]), ""),
         "last": max(lasts, key=lambda last: float(last["at"]), default=None),
         "workers": len(answers),
     }
@@ -95,6 +96,8 @@ def why_page(told: dict[str, Any]) -> str:
         return "\n".join([*lines, f"nowhere   {told['trouble']}"])
     if told["route"]:
         lines.append(f"route     {told['route']}")
+    if told["policy_trouble"]:
+        lines.append(f"policy    {told['policy_trouble']}")
     for host in told["hosts"]:
         lines.append(f"host      {host['host']}, TLS {host['tls']}")
         lines += [f"          policy: {line}" for line in host["policy"]]

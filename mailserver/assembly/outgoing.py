@@ -16,6 +16,7 @@ from mailserver.relay.assembly import make_relay
 from mailserver.relay.https import HTTPS
 from mailserver.relay.mta_sts import MTASTS
 from mailserver.relay.policy_files import PolicyFiles
+from mailserver.relay.report_key import FILE_NAME, SELECTOR, ReportKey
 from mailserver.relay.resolver import Resolver
 from mailserver.relay.routes import RouteTable
 from mailserver.relay.security import TransportSecurity
@@ -25,8 +26,9 @@ from mailserver.relay.tls_memory import TLSMemory
 from mailserver.relay.tls_report import Submitter
 from mailserver.relay.tls_reports import TLSReports
 from mailserver.threads import Bridge, Workers
-from mailserver.values.address import Address
+from mailserver.values.address import Address, domain_key
 from mailserver.values.envelope import Entry, Envelope
+from mailserver.wire.dkim import Signer
 
 
 class Outgoing:
@@ -51,6 +53,7 @@ class Outgoing:
         self._https = HTTPS(reactor, self.resolver, relay.authorities, relay.allow_loopback)
         self._files = PolicyFiles(self._folder / "mta-sts", disk, workers)
         self._sts = MTASTS(reactor, self.resolver, self._https, self._files) if relay.mta_sts else None
+        self._report_key = ReportKey(self._folder / FILE_NAME, disk)
         self._memory = self._make_memory() if relay.lost_tls != "ignore" else None
         self._reports = self._make_reports() if relay.tls_reports else None
         self.security = TransportSecurity(
@@ -123,6 +126,7 @@ class Outgoing:
             self._https,
             self._put,
             submitter,
+            signer=Signer(domain_key(sender.domain), SELECTOR, self._report_key.sign),
         )
 
     def _put(self, envelope: Envelope, content: bytes) -> Deferred[None]:

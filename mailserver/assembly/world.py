@@ -17,8 +17,10 @@ from typing import Any
 from mailserver.assembly.entrance import Texts
 from mailserver.certificates import CertificateError, read_pair
 from mailserver.config import Settings
+from mailserver.durable import Disk
 from mailserver.interfaces import LookupDelayed
 from mailserver.policy import reputation
+from mailserver.relay.report_key import FILE_NAME, SELECTOR, ReportKey
 from mailserver.relay.resolver import Resolver
 
 LISTS = ("zen.spamhaus.org", "bl.spamcop.net", "b.barracudacentral.org")
@@ -160,8 +162,17 @@ def clock() -> Finding:
 # -- DNS -----------------------------------------------------------------------------------------
 
 
-def zone(settings: Settings, addresses: list[str]) -> dict[str, list[str]]:
-    """The lines to publish, by zone: host, MX, SPF, DMARC; ``addresses`` are the host's."""
+def report_key(settings: Settings) -> ReportKey | None:
+    """The key of the reports that this server sends, made when somebody looks at it; ``None`` where it sends
+    none, or has never started."""
+    if not settings.relay.tls_reports or not settings.state.exists():
+        return None
+    return ReportKey(settings.state / FILE_NAME, Disk())
+
+
+def zone(settings: Settings, addresses: list[str], key_record: str = "") -> dict[str, list[str]]:
+    """The lines to publish, by zone: host, MX, SPF, DMARC, and ``key_record`` of the reports' key;
+    ``addresses`` are the host's."""
     host = settings.hostname
     lines: dict[str, list[str]] = {
         host: [f"{host}. 3600 IN {'AAAA' if ':' in one else 'A'} {one}" for one in addresses]
@@ -173,6 +184,10 @@ def zone(settings: Settings, addresses: list[str]) -> dict[str, list[str]]:
             f'{domain}. 3600 IN TXT "v=spf1 mx -all"',
             f'_dmarc.{domain}. 3600 IN TXT "v=DMARC1; p=quarantine; rua=mailto:postmaster@{domain}"',
         ]
+    if key_record:
+        # Reports are from postmaster@ the first domain.
+        first = settings.domains[0]
+        lines[first].append(f"{SELECTOR}._domainkey.{first}. 3600 IN TXT {key_record}")
     if host not in settings.domains:
         lines[host].append(f'{host}. 3600 IN TXT "v=spf1 a -all"')
     for one in addresses:
@@ -185,12 +200,14 @@ def zone(settings: Settings, addresses: list[str]) -> dict[str, list[str]]:
 class World:
     """Asks DNS what it says of us."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, key_record: str = "") -> None:
+        """``key_record`` is what DNS must have at the reports' key; ``""``: nothing."""
         self._settings = settings
+        self._key_record = key_record
         self._texts = Texts(Resolver(reactor, settings.relay.nameservers)).texts
 
     async def findings(self) -> list[Finding]:
-        """Names, MX, SPF, DMARC and block lists."""
+        """Names, MX, SPF, DMARC, block lists, and the key of reports."""
         host = self._settings.hostname
         found: list[Finding] = []
         addresses = await self.addresses()
@@ -206,7 +223,17 @@ class World:
                 (f"DMARC of {domain}", self._text(f"_dmarc.{domain}", "v=DMARC1", _dmarc(domain))),
             ):
                 found.append(await self._sure(subject, asked))
+        if self._key_record:
+            first = self._settings.domains[0]
+            found.append(await self._sure(f"key of TLS reports of {first}", self._published_key(first)))
         return found
+
+    async def _published_key(self, domain: str) -> tuple[str, str]:
+        name = f"{SELECTOR}._domainkey.{domain}"
+        told, remedy = await self._text(name, "v=DKIM1", self._key_record)
+        if remedy or told == self._key_record.replace('" "', "").strip('"'):
+            return told, remedy
+        return "is another one than the server signs with", f"{name}. 3600 IN TXT {self._key_record}"
 
     async def addresses(self) -> list[str]:
         """The host's addresses; none where DNS has none, or does not answer."""

@@ -9,7 +9,7 @@ from mailserver.values.dates import header_date
 from mailserver.values.envelope import Entry, Recipient
 from mailserver.values.outcome import Delayed, Delivered, Expanded, Failed, Outcome, Relayed
 from mailserver.values.text import printable
-from mailserver.words import known, moment, say
+from mailserver.words import known, moment, say, sentence
 
 _WIDTH = 76
 _DETAIL_CHARACTERS = 400
@@ -122,7 +122,7 @@ def _recipient_words(outcome: Outcome, language: str, tells_why: bool) -> str:
     lines = [f"<{_address(outcome.recipient)}>:"]
     if tells_why:
         why = say(language, f"why.{_kind(outcome)}")
-        lines.append(_filled(why[:1].upper() + why[1:], "    "))
+        lines.append(_filled(sentence(language, why), "    "))
     said = say(language, "answered", host=printable(outcome.remote_mta)) if outcome.remote_mta else ""
     detail = said + printable(outcome.diagnostic, _DETAIL_CHARACTERS)
     return "\n".join([*lines, *(_filled(line, "    ") for line in detail.split("\n"))])

@@ -16,6 +16,7 @@ from mailserver.relay.carrying import Carrier
 from mailserver.relay.destinations import TOTAL, Destinations, Key, Pace
 from mailserver.relay.dialling import Dialler
 from mailserver.relay.express import Express
+from mailserver.relay.fitting import as_international_as_it_is
 from mailserver.relay.memory import HostMemory
 from mailserver.relay.next_hops import Demands, Hop, NextHops
 from mailserver.relay.outcomes import delayed_here, failed_here
@@ -74,7 +75,7 @@ class RelayAgent:
     def attempt(self, entry: Entry, recipients: Sequence[Recipient]) -> Deferred[Sequence[Outcome]]:
         """Try once; exactly one outcome for each recipient. Never fails."""
         ledger: Ledger = {}
-        if len(recipients) != 1 or not fit_to_say(entry, recipients, ledger):
+        if len(recipients) != 1 or entry.envelope.smtputf8 or not fit_to_say(entry, recipients, ledger):
             return Deferred.fromCoroutine(self._attempt(entry, recipients))
         attempts = _attempts(entry)
         found = self._find(entry, domain_key(recipients[0].address.domain), attempts)
@@ -101,6 +102,8 @@ class RelayAgent:
         """``found`` is the next hop of a single recipient, where it is being looked for."""
         ledger: Ledger = {}
         try:
+            if entry.envelope.smtputf8:
+                entry = as_international_as_it_is(entry)
             fit = fit_to_say(entry, recipients, ledger)
             batches = await self._batches(entry, fit, ledger, found)
             if told is None or len(batches) == 1:

@@ -11,7 +11,7 @@ from mailserver import maillog
 from mailserver.relay.batch import Batch, is_crowded, is_for_the_next, refused_any, slows
 from mailserver.relay.destinations import Destinations, Key, News
 from mailserver.relay.dialling import Candidate, Dialler, Tried, in_order
-from mailserver.relay.fitting import Unfit, fitted_content, transaction_of
+from mailserver.relay.fitting import Unfit, fitted_content, transaction_of, with_priority
 from mailserver.relay.next_hops import Demands
 from mailserver.relay.outcomes import cut_off, delayed_here, failed_here, from_reply, nowhere_left
 from mailserver.relay.routes import CredentialsUnreadable
@@ -25,7 +25,8 @@ from mailserver.values.reply import Reply
 from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
 ADDRESSES = 5
-"""Addresses tried in one attempt; RFC 5321 §5.1 asks for two at least."""
+"""Addresses tried in one attempt; RFC 5321 §5.1 asks for two at least. Those that are left alone for what was
+learnt a short time ago are none: behind five dead hosts may be one that lives."""
 REMEMBERED_DIALOGUES = 1000
 TURNS = 4
 """How often a message that was turned away because too many of us were there waits in line again."""
@@ -125,7 +126,7 @@ class Carrier:
             candidate = left.pop(0)
             rival = left[0] if left and left[0].target.host == candidate.target.host else None
             for tried in await self._open(candidate, rival, batch):
-                budget -= 1
+                budget -= not tried.avoided
                 if tried.candidate in left:
                     left.remove(tried.candidate)
                 if tried.session is None or tried.ended is not None:
@@ -240,6 +241,8 @@ class Carrier:
             except Unfit as error:
                 batch.settle_all([failed_here(r, error.status, str(error), target) for r in batch.pending])
                 return False
+        if envelope.priority:
+            content = with_priority(content, envelope, session.extensions)
         ready = self._reactor.seconds()
         ended = await session.send(envelope, recipients, content)
         met = self.meet(session, batch, recipients, ended, ready)

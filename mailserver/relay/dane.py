@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
 from mailserver.interfaces import LookupDelayed
@@ -24,6 +24,7 @@ _DIGEST_OCTETS = {SHA_256: 32, SHA_512: 64}
 MOST_RECORDS = 64
 """Records of one host that are looked at; nobody has so many, and each may cost a comparison."""
 
+_VERSION = 0xA0  # the tag of a certificate's version
 _EXPIRED = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
 
 
@@ -95,12 +96,32 @@ def matches(record: TLSA, certificate: x509.Certificate) -> bool:
     if record.selector == WHOLE_CERTIFICATE:
         octets = certificate.public_bytes(Encoding.DER)
     else:
-        octets = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        octets = _public_key_info(certificate)
     if record.matching == SHA_256:
         octets = hashlib.sha256(octets).digest()
     elif record.matching == SHA_512:
         octets = hashlib.sha512(octets).digest()
     return octets == record.association
+
+
+def _public_key_info(certificate: x509.Certificate) -> bytes:
+    """SubjectPublicKeyInfo as it stands in the certificate (RFC 5280 §4.1), also where ``cryptography`` does
+    not know the key's algorithm."""
+    octets = certificate.tbs_certificate_bytes
+    start, _ = _value(octets, 0)
+    # Version (which may be left out), serial number, signature, issuer, validity, subject.
+    for _ in range(6 if octets[start] == _VERSION else 5):
+        _, start = _value(octets, start)
+    return octets[start : _value(octets, start)[1]]
+
+
+def _value(octets: bytes, at: int) -> tuple[int, int]:
+    """Where the value of the DER element at ``at`` begins and ends (X.690 §8.1.3)."""
+    length, begin = octets[at + 1], at + 2
+    if length & 0x80:
+        begin += length & 0x7F
+        length = int.from_bytes(octets[at + 2 : begin])
+    return begin, begin + length
 
 
 def _path_trouble(chain: Sequence[x509.Certificate], anchor: x509.Certificate) -> Mismatch | None:

@@ -26,6 +26,9 @@ PATIENCE_SECONDS = 0.05
 """How long somebody waits so; then it gets a session of its own."""
 IDLE_SECONDS = 2.0
 """How long an open session waits for another message."""
+PROBE_SECONDS = 0.5
+"""After so long idle a session is asked by RSET, in one write with MAIL where it may, whether it still is
+what it was. One that was busy this moment has just answered."""
 SESSION_SECONDS = 300.0
 """How long a session is reused; by time and not by count, or the slowest host draws all mail."""
 KEPT = 500
@@ -404,9 +407,11 @@ class Destinations:
         """An open session to this destination, the one used last; ``None`` when there is none."""
         destination = self._known.get(key)
         while destination is not None and destination.parked:
-            session, _ = destination.parked.pop()
+            session, since = destination.parked.pop()
             self._parked -= 1
             if session.usable:
+                if self._reactor.seconds() - since >= PROBE_SECONDS:
+                    session.reset_first()
                 return session
         return None
 

@@ -124,6 +124,10 @@ class Dialler:
         watcher: Watcher | None,
     ) -> Tried:
         opened = await session.opened
+        if isinstance(opened, SessionEnded) and not self.is_closing and _broke_resuming(session, opened):
+            # Some hosts stumble over their own tickets: before anything else is concluded, once more in full.
+            session = self._session(candidate, manner)
+            opened = await session.opened
         if watcher is not None:
             watcher(session)
         if (
@@ -144,6 +148,11 @@ class Dialler:
             return Tried(candidate, session, opened)
         self.memory.worked(candidate.target)
         return Tried(candidate, session)
+
+
+def _broke_resuming(session: SMTPSession, ended: SessionEnded) -> bool:
+    handshake = session.handshake
+    return ended.stage is Stage.HANDSHAKE and handshake is not None and handshake.give_up_resuming()
 
 
 def _is_worth_clear(security: Security, ended: SessionEnded) -> bool:

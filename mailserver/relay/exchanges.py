@@ -22,6 +22,7 @@ from mailserver.interfaces import (
     NoSuchDomain,
     NullMX,
 )
+from mailserver.relay.forbidden_addresses import refusal
 from mailserver.relay.resolver import NameNotFound, Resolver
 from mailserver.values.address import domain_key
 
@@ -140,7 +141,7 @@ class MailExchanges:
         address = _parsed(inside[5:] if inside[:5].lower() == "ipv6:" else inside)
         if address is None or not domain.endswith("]"):
             raise NoSuchDomain(f"{domain} is not an address literal")
-        if reason := self._refusal(address):
+        if reason := refusal(address, self._allow_loopback):
             raise NoExchange(f"{domain} is {reason}, and no mail is sent there")
         if self._is_own(str(address), self._port):
             raise LoopsBack(f"{domain} is this server, and not a domain of ours")
@@ -215,7 +216,9 @@ class MailExchanges:
                 if not groups and not troubles:
                     raise LoopsBack(f"mail for {domain} loops back: its mail exchange {name} is this server")
                 break
-            reasons = {address: self._refusal(ip_address(address)) for address in host.addresses}
+            reasons = {
+                address: refusal(ip_address(address), self._allow_loopback) for address in host.addresses
+            }
             usable = [address for address, reason in reasons.items() if not reason]
             for address, reason in reasons.items():
                 refused = refused or (reason and f"{name} has the address {address}, which is {reason}")
@@ -260,22 +263,6 @@ class MailExchanges:
         addresses = tuple([r.address for r in answer.rrset or ()][: 2 * ADDRESSES])
         canonical = answer.canonical_name.to_text(omit_final_dot=True).lower()
         return _Found(answer.expiration, addresses, None, authentic, canonical)
-
-    def _refusal(self, address: IPv4Address | IPv6Address) -> str:
-        """What DNS may not send us to: ourselves, nowhere, everybody, this wire; ``""``: it may."""
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        if address.is_loopback:
-            return "" if self._allow_loopback else "a loopback address"
-        if address.is_unspecified:
-            return "the unspecified address"
-        if address.is_multicast:
-            return "a multicast address"
-        if address.is_link_local:
-            return "a link-local address"
-        if isinstance(address, IPv4Address) and (int(address) >> 24 in (0, 255)):
-            return "not a host's address"
-        return ""
 
 
 def _by_preference(domain: str, records: Iterable[Any]) -> dict[int, set[str]]:

@@ -140,7 +140,7 @@ class Express:
 def whole_transaction(session: SMTPSession, batch: Batch) -> Sequence[Recipient]:
     """All who are pending, where one transaction here takes them with the content as it is; else nobody."""
     entry, extensions = batch.entry, session.extensions
-    if not extensions.eight_bit or entry.envelope.body == "BINARYMIME":
+    if not extensions.eight_bit or entry.envelope.body == "BINARYMIME" or entry.envelope.priority:
         return ()
     if session.security.require_tls and "REQUIRETLS" not in extensions.keywords:
         return ()

@@ -17,6 +17,8 @@ from mailserver.wire.seven_bit import NotReencodable, in_seven_bits
 
 REENCODED_OCTETS = 10 * 1024 * 1024
 """Content larger than this is returned rather than re-encoded."""
+HEADER_OCTETS = 1024 * 1024
+"""A header that goes on for longer is not searched for letters outside ASCII."""
 
 _CHUNKS_A_TURN = 16
 _NO_SMTPUTF8 = "the next server does not take internationalized addresses or headers (SMTPUTF8)"
@@ -37,6 +39,30 @@ class UnfitRecipient:
     recipient: Recipient
     status: str
     reason: str
+
+
+def as_international_as_it_is(entry: Entry) -> Entry:
+    """The entry without SMTPUTF8 where its sender's path and its header need none: many clients say it of
+    every message, and the next server without it would cost their mail (RFC 6531 §3.2 speaks of what a
+    message holds)."""
+    envelope = entry.envelope
+    try:
+        is_plain = envelope.reverse_path.local.isascii() and _has_ascii_header(entry.content)
+    except OSError:
+        return entry  # whoever sends the content meets the same, and says so
+    return replace(entry, envelope=replace(envelope, smtputf8=False)) if is_plain else entry
+
+
+def _has_ascii_header(content: Content) -> bool:
+    start = b""
+    for chunk in content.chunks():
+        start += chunk
+        end = start.find(b"\r\n\r\n")
+        if len(start) > HEADER_OCTETS and end < 0:
+            return False
+        if end >= 0 or not start.isascii():
+            return start[: end if end >= 0 else len(start)].isascii()
+    return True
 
 
 def transaction_of(

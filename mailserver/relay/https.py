@@ -20,6 +20,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from mailserver.interfaces import LookupDelayed
+from mailserver.relay.forbidden_addresses import refusal
 from mailserver.relay.resolver import NameNotFound, Resolver
 from mailserver.relay.tls import VerifiedTLS
 
@@ -131,9 +132,10 @@ class HTTPS:
                 continue
             for found in answer.rrset or ():
                 address = ip_address(found.address)
-                if self._allow_loopback or not (address.is_loopback or address.is_unspecified):
+                refused = refusal(address, self._allow_loopback)
+                if not refused:
                     return str(address)
-                problem = f"{host} is at {address}, which is this machine"
+                problem = f"{host} is at {address}, which is {refused}"
         raise FetchFailed(problem)
 
 

@@ -42,6 +42,8 @@ class Knowing:
         told["destination"] = self._agent.destinations.describe(hop.key)
         told["hosts"] = [self._host(candidate) for candidate in in_order(hop.exchanges, hop.securities, 0)]
         told["last"] = self._agent.last.get(hop.key)
+        is_by_policy = hop.route is None or not hop.route.host
+        told["policy_trouble"] = self._agent.next_hops.trouble(domain) if is_by_policy else ""
         return told
 
     def _host(self, candidate: Candidate) -> dict[str, Any]:
@@ -99,29 +101,42 @@ class Knowing:
         address = address_from(str(request.get("address", "")))
         envelope = _envelope(str(request.get("sender", "")), address)
         stages: list[dict[str, Any]] = []
+        domain = domain_key(address.domain)
         began = self._reactor.seconds()
         try:
-            hop = await self._agent.next_hops.hop(envelope, domain_key(address.domain))
+            route, asked = self._agent.next_hops.look_up(envelope, domain)
+            exchanges = await asked
+            found = self._reactor.seconds()
+            # The hosts are known now: what takes time are the policies.
+            hop = await self._agent.next_hops.hop(envelope, domain)
         except (NoExchange, LookupDelayed) as error:
             return [_stage("look-up", str(error), self._reactor.seconds() - began, ok=False)]
-        names = ", ".join(f"{e.name}:{e.port} ({', '.join(e.addresses)})" for e in hop.exchanges)
-        by = f"route {hop.route.name!r}: " if hop.route else ""
-        stages.append(_stage("look-up", by + names, self._reactor.seconds() - began))
+        names = ", ".join(f"{e.name}:{e.port} ({', '.join(e.addresses)})" for e in exchanges)
+        by = f"route {route.name!r}: " if route else ""
+        stages.append(_stage("look-up", by + names, found - began))
+        seconds = self._reactor.seconds() - found
         for candidate in in_order(hop.exchanges, hop.securities, 0):
-            if await self._visit(candidate, hop, envelope, stages):
+            if await self._visit(candidate, hop, envelope, stages, seconds):
                 break
+            seconds = 0.0
         return stages
 
     async def _visit(
-        self, candidate: Candidate, hop: Hop, envelope: Envelope, stages: list[dict[str, Any]]
+        self,
+        candidate: Candidate,
+        hop: Hop,
+        envelope: Envelope,
+        stages: list[dict[str, Any]],
+        seconds: float,
     ) -> bool:
-        """Whether this host has answered for the recipient; with its stages told."""
+        """Whether this host has answered for the recipient; with its stages told. ``seconds`` were spent on
+        asking what is demanded there."""
         security = candidate.security
         wanted = " ".join((security.level.name.lower(), security.by)).strip()
         if security.refused:
-            stages.append(_stage("policy", f"{candidate.target}: {security.refused}", 0.0, ok=False))
+            stages.append(_stage("policy", f"{candidate.target}: {security.refused}", seconds, ok=False))
             return False
-        stages.append(_stage("policy", f"{candidate.target}: TLS {wanted}", 0.0))
+        stages.append(_stage("policy", f"{candidate.target}: TLS {wanted}", seconds))
         route = hop.route
         try:
             login = route.login() if route else None

@@ -38,6 +38,9 @@ class Demands(Protocol):
     ) -> None:
         """What became of a new session for mail to ``domains``."""
 
+    def trouble(self, domain: str) -> str:
+        """What cannot be learnt of the demands of ``domain``."""
+
     def refused(self, security: Security, host: str, address: str) -> None:
         """No session was tried with a host that ``security`` refuses."""
 
@@ -86,17 +89,26 @@ class NextHops:
 
     def find(self, envelope: Envelope, domain: str, attempts: int = 0) -> Hop | Deferred[Hop]:
         """The same, without a Deferred where nobody need be asked: nearly always somebody was just now."""
-        route = _ordered(envelope.route) if envelope.route else None
-        if route is None and self._routes is not None:
-            route = self._routes.route(domain, envelope.reverse_path, attempts)
-        if route is not None and route.host:
-            asked = self._exchanges.next_hop(route.host, route.port)
-        else:
-            asked = self._exchanges.exchanges(domain)
+        route, asked = self.look_up(envelope, domain, attempts)
         if not asked.called or asked.paused or isinstance(asked.result, Failure):
             return Deferred.fromCoroutine(self._after(asked, envelope, domain, route))
         exchanges: Any = asked.result
         return self._found(exchanges, envelope, domain, route)
+
+    def trouble(self, domain: str) -> str:
+        """What cannot be learnt of what ``domain`` demands; ``""``: nothing is missing."""
+        return self._demands.trouble(domain) if self._demands is not None else ""
+
+    def look_up(
+        self, envelope: Envelope, domain: str, attempts: int = 0
+    ) -> tuple[Route | None, Deferred[Sequence[Exchange]]]:
+        """The route, if there is one, and the hosts, of whom nothing is demanded yet."""
+        route = _ordered(envelope.route) if envelope.route else None
+        if route is None and self._routes is not None:
+            route = self._routes.route(domain, envelope.reverse_path, attempts)
+        if route is not None and route.host:
+            return route, self._exchanges.next_hop(route.host, route.port)
+        return route, self._exchanges.exchanges(domain)
 
     async def _after(
         self, asked: Deferred[Sequence[Exchange]], envelope: Envelope, domain: str, route: Route | None

@@ -52,11 +52,11 @@ class Policy:
 class Security:
     """What is demanded of a session with one mail exchange.
 
-    ``by`` says who must vouch for the host, ``names`` which names its certificate may be for, one of
-    them, and ``tlsa`` the usable records.  ``watched`` asks for the check but lets mail pass whatever
-    it finds (RFC 8461 §5, "testing").  ``require_tls`` asks that the host promise to go on like this
-    (RFC 8689).  ``implicit`` begins TLS with the connection.  ``refused`` says, when it is not empty,
-    why no mail may go there at all, with ``status`` for the report.
+    ``by`` says who must vouch for the host, ``names`` which names its certificate may be for, one of them
+    (under DANE the first is the one that the records are at), and ``tlsa`` the usable records.  ``watched``
+    asks for the check but lets mail pass whatever it finds (RFC 8461 §5, "testing").  ``require_tls`` asks
+    that the host promise to go on like this (RFC 8689).  ``implicit`` begins TLS with the connection.
+    ``refused`` says, when it is not empty, why no mail may go there at all, with ``status`` for the report.
     """
 
     level: Level = Level.OPPORTUNISTIC

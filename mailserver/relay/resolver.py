@@ -17,9 +17,11 @@ import dns.rdatatype
 import dns.resolver
 from dns._asyncbackend import Backend, DatagramSocket, NullTransport, StreamSocket
 from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, connectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailserver.interfaces import LookupDelayed
 from mailserver.values.address import domain_key
@@ -194,11 +196,7 @@ class _TwistedBackend(Backend):
         server_hostname: str | None = None,
     ) -> Any:
         if socktype == socket.SOCK_DGRAM:
-            datagrams = _Datagrams(self._reactor, af)
-            any_address = "::" if af == socket.AF_INET6 else "0.0.0.0"
-            self._reactor.listenUDP(0, datagrams, any_address, 65535)
-            datagrams.connect(destination)
-            return datagrams
+            return _Datagrams(self._reactor, af, destination)
         stream = _Stream(self._reactor, af)
         factory = _StreamFactory(stream)
         self._reactor.connectTCP(*destination, factory, timeout=TRY_SECONDS if timeout is None else timeout)
@@ -251,34 +249,54 @@ class _Inbox:
         self._asking = None
 
 
-class _Datagrams(DatagramProtocol, DatagramSocket):
-    noisy = False
-    transport: Any
+@implementer(IReadDescriptor)
+class _Datagrams(DatagramSocket):
+    """A socket for one question, which hears the server that is asked and nobody else.
 
-    def __init__(self, reactor: Any, family: int) -> None:
+    Twisted's ``udp.Port`` would write two lines into the log for each question.
+    """
+
+    def __init__(self, reactor: Any, family: int, server: tuple[Any, ...]) -> None:
         DatagramSocket.__init__(self, family, socket.SOCK_DGRAM)
+        self._reactor = reactor
         self._inbox = _Inbox(reactor)
-
-    def connect(self, server: tuple[str, int]) -> None:
         # The address as dnspython will compare it: what a numeric look-up makes of it.
-        self._server = socket.getaddrinfo(*server, flags=socket.AI_NUMERICHOST)[0][4]
-        self.transport.connect(*server)
+        self._server = socket.getaddrinfo(server[0], server[1], flags=socket.AI_NUMERICHOST)[0][4]
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        try:
+            self._socket.connect(self._server)
+        except OSError:
+            self._socket.close()
+            raise
+        reactor.addReader(self)
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        self._inbox.put((datagram, self._server))
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
-    def connectionRefused(self) -> None:
+    def logPrefix(self) -> str:
+        return "DNS"
+
+    def doRead(self) -> None:
+        try:
+            self._inbox.put((self._socket.recv(65535), self._server))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._inbox.fail(Failure(error))
+
+    def connectionLost(self, reason: Failure) -> None:
         self._inbox.fail(Failure(ConnectionRefusedError("the name server's port is closed")))
 
     async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
-        self.transport.write(what)
-        return len(what)
+        return self._socket.send(what)
 
     async def recvfrom(self, size: int, timeout: float | None) -> Any:
         return await self._inbox.get(timeout)
 
     async def close(self) -> None:
-        self.transport.stopListening()
+        self._reactor.removeReader(self)
+        self._socket.close()
 
 
 class _Stream(Protocol, StreamSocket):

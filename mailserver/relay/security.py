@@ -68,8 +68,9 @@ class TransportSecurity:
         """
         key = domain_key(domain)
         if envelope.tls_optional and not envelope.require_tls:
-            # The sender would rather have it delivered (RFC 8689 §4.3).
-            return [_plain(key)] * len(exchanges)
+            # The sender would rather have it delivered (RFC 8689 §4.3). Such sessions say nothing of the
+            # domain's policies, and those that carry TLS reports are not counted (RFC 8460 §3).
+            return [OPPORTUNISTIC] * len(exchanges)
         if key.startswith("[") and not envelope.require_tls:
             # An address literal has no records, and nobody to report to.
             return [OPPORTUNISTIC] * len(exchanges)
@@ -90,6 +91,11 @@ class TransportSecurity:
         if isinstance(policy, Deferred):
             policy = await policy
         return [await self._decide(domain, exchange, require_tls, policy) for exchange in exchanges]
+
+    def trouble(self, domain: str) -> str:
+        """What cannot be learnt of the demands of ``domain``, for an operator; ``""``: nothing is missing."""
+        found = self._sts.trouble(domain_key(domain)) if self._sts is not None else None
+        return f"the MTA-STS policy cannot be had ({found[0]}): {found[1]}" if found is not None else ""
 
     def refused(self, security: Security, host: str, address: str) -> None:
         """No session was tried, because ``security`` forbids it."""

@@ -225,6 +225,10 @@ class SMTPSession(Protocol):
         transaction.followable = followable
         return waiting
 
+    def reset_first(self) -> None:
+        """Say RSET before the next transaction."""
+        self._machine.reset_first()
+
     @property
     def mail_refused(self) -> bool:
         """Whether the transaction that was told last ended with the reply to MAIL."""
@@ -358,6 +362,8 @@ class SMTPSession(Protocol):
                 case Ready():
                     self._open.opened = self._reactor.seconds()
                     self._note_clear()
+                    if self._machine.secured and self._handshake is not None:
+                        self._handshake.keep_session(self.transport.getHandle())
                     self.opened.callback(self)
                 case StartTLS():
                     self._start_tls()
@@ -414,7 +420,7 @@ class SMTPSession(Protocol):
 
     def _begin_handshake(self, tls: ClientTLS) -> bool:
         try:
-            self._handshake = tls.handshake(self.target.host, self.security)
+            self._handshake = tls.handshake(self.target.host, self.security, self.target)
         except (OSError, SSL.Error) as error:
             # A fault of our own files: the message waits, the log of the attempt says why.
             self._abandon(f"TLS cannot be used here: {error}")

@@ -19,6 +19,8 @@ from zope.interface import implementer
 from mailserver.relay import dane
 from mailserver.relay.certificate_names import is_for_one_of
 from mailserver.relay.protection import DANE, OPPORTUNISTIC, Level, Mismatch, Protection, Security
+from mailserver.relay.sessions import Target
+from mailserver.relay.tls_sessions import Place, TLSSessions
 from mailserver.values.address import domain_key
 
 _EXPIRED = frozenset({9, 10})
@@ -44,9 +46,13 @@ class ClientTLS:
         self._authorities = authorities
         self._plain: SSL.Context | None = None
         self._checking: SSL.Context | None = None
+        self._sessions = TLSSessions()
 
-    def handshake(self, host: str, security: Security = OPPORTUNISTIC) -> Handshake:
-        """For one session with ``host``.
+    def handshake(
+        self, host: str, security: Security = OPPORTUNISTIC, target: Target | None = None
+    ) -> Handshake:
+        """For one session with ``host``. With its ``target`` it may resume an earlier one, and be resumed,
+        where nothing is asked of the host's certificate: a resumed handshake shows none.
 
         Raises:
             OSError, SSL.Error: the file of authorities cannot be used.
@@ -55,8 +61,11 @@ class ClientTLS:
         if needs_authority:
             return Handshake(self.checking_context(), host, security)
         if self._plain is None:
-            self._plain = CertificateOptions().getContext()
-        return Handshake(self._plain, host, security)
+            self._plain = CertificateOptions(enableSessionTickets=True).getContext()
+        if target is None or security.by or security.watched:
+            return Handshake(self._plain, host, security)
+        place = Place(host, target.address, target.port, security.level)
+        return Handshake(self._plain, host, security, _Resumption(self._sessions, place))
 
     def checking_context(self) -> SSL.Context:
         """A context that knows the authorities. Raises as ``handshake``."""
@@ -71,12 +80,39 @@ class ClientTLS:
         return self._checking
 
 
+class _Resumption:
+    """One handshake's part in the sessions that are kept."""
+
+    def __init__(self, sessions: TLSSessions, place: Place) -> None:
+        self._sessions = sessions
+        self._place = place
+        self.is_offered = False
+
+    def offer(self, connection: SSL.Connection) -> None:
+        session = self._sessions.take(self._place)
+        if session is not None:
+            connection.set_session(session)
+            self.is_offered = True
+
+    def keep(self, connection: SSL.Connection) -> None:
+        session = connection.get_session()
+        if session is not None:
+            self._sessions.keep(self._place, session)
+
+    def give_up(self) -> bool:
+        if self.is_offered:
+            self._sessions.give_up(self._place)
+        return self.is_offered
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class Handshake:
     """One session's TLS: what it must reach (``security``), and afterwards ``reached``, or
     ``mismatch`` when that is not what ``security`` asks for."""
 
-    def __init__(self, context: SSL.Context, host: str, security: Security) -> None:
+    def __init__(
+        self, context: SSL.Context, host: str, security: Security, resumption: _Resumption | None = None
+    ) -> None:
         self.security = security
         self.reached: Protection | None = None
         self.mismatch: Mismatch | None = None
@@ -84,6 +120,7 @@ class Handshake:
         """The first error in the chain, an X509_V_ERR number; 0: none."""
         self._context = context
         self._host = host
+        self._resumption = resumption
 
     @property
     def required(self) -> bool:
@@ -95,9 +132,18 @@ class Handshake:
         if self.security.by not in ("", DANE):
             # Whatever it finds, the handshake goes on.
             connection.set_verify(SSL.VERIFY_PEER, self._note_trouble)
-        if name := _server_name(self._host):
+        if name := _server_name(self._name):
             connection.set_tlsext_host_name(name)
+        if self._resumption is not None:
+            self._resumption.offer(connection)
         return connection
+
+    @property
+    def _name(self) -> str:
+        """Whose certificate we want to see: under DANE that of the name that the records are at (RFC 7672
+        §8.1), which is the first of ``names``."""
+        security = self.security
+        return security.names[0] if security.by == DANE and security.names else self._host
 
     def _note_trouble(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int
@@ -119,6 +165,15 @@ class Handshake:
         )
         return self.mismatch is None or self.security.watched
 
+    def keep_session(self, connection: SSL.Connection) -> None:
+        """The host has answered in the protected session, and so has sent its tickets (RFC 8446 §4.6.1)."""
+        if self._resumption is not None:
+            self._resumption.keep(connection)
+
+    def give_up_resuming(self) -> bool:
+        """Offer no session to this host again; whether one was offered in this handshake."""
+        return self._resumption is not None and self._resumption.give_up()
+
     def broken(self, reason: str) -> None:
         """The handshake was never finished."""
         self.mismatch = Mismatch("validation-failure", reason)
@@ -135,8 +190,9 @@ class Handshake:
             if self.security.by == DANE:
                 return dane.mismatch(self.security.tlsa, self.security.names, chain)
             return self._judge_by_authority(chain[0])
-        except ValueError as error:
-            # Octets that OpenSSL takes for a certificate and cryptography does not.
+        except Exception as error:
+            # Octets that OpenSSL takes for a certificate and cryptography does not: whatever it raises, the
+            # host has not shown who it is.
             return Mismatch("validation-failure", f"the host's certificate is malformed: {error}")
 
     def _judge_by_authority(self, certificate: x509.Certificate) -> Mismatch | None:

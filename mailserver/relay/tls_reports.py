@@ -32,6 +32,7 @@ from mailserver.threads import Workers
 from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.envelope import Envelope, Recipient
 from mailserver.values.text import printable
+from mailserver.wire.dkim import Signer, signed
 
 log = Logger(namespace="mail")
 
@@ -75,8 +76,10 @@ class TLSReports:
         submitter: Submitter,
         now: Callable[[], float] = time.time,
         spread: Callable[[], float] = lambda: random.uniform(0.0, SPREAD_SECONDS),
+        signer: Signer | None = None,
     ) -> None:
-        """``folder`` holds one file for each day, in UTC; each worker has a folder of its own."""
+        """``folder`` holds one file for each day, in UTC; each worker has a folder of its own. Mail is signed
+        by ``signer``, whose ``sign`` may block and raise ``OSError``."""
         self._reactor = reactor
         self._folder = folder
         self._disk = disk
@@ -87,6 +90,7 @@ class TLSReports:
         self._submitter = submitter
         self._now = now
         self._spread = spread
+        self._signer = signer
         self._days: dict[str, _Day] = {}
         self._writing: IDelayedCall | None = None
         self._sending: IDelayedCall | None = None
@@ -243,7 +247,7 @@ class TLSReports:
             else:
                 await self._poster.post(uri, "application/tlsrpt+gzip", body)
         except Exception as error:
-            if not isinstance(error, FetchFailed | SpoolUnavailable):
+            if not isinstance(error, FetchFailed | SpoolUnavailable | OSError):
                 log.failure("a TLS report about {domain}", domain=domain)
             log.warn(
                 "warning: TLS report about {domain} to {uri}: {error}",
@@ -257,6 +261,9 @@ class TLSReports:
 
     async def _mail(self, to: Address, day: str, domain: str, body: bytes) -> None:
         message = report_message(domain, day, body, to, self._submitter, self._now(), secrets.token_hex(12))
+        if self._signer is not None:
+            # A report by mail that nobody has signed is worth nothing (RFC 8460 §3).
+            message = await self._workers.call(signed, message, self._signer, self._now())
         # Its own delivery may not depend on what it reports as broken (RFC 8460 §3, RFC 8689 §4.3).
         envelope = Envelope(NULL_SENDER, (Recipient(0, to, to),), tls_optional=True)
         await self._spool(envelope, message)

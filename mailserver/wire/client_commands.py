@@ -147,6 +147,7 @@ def rcpt_command(recipient: Recipient, extensions: Extensions, smtputf8: bool) -
     if extensions.dsn:
         if recipient.notify:
             command += f" NOTIFY={','.join(sorted(recipient.notify))}"
-        if recipient.orcpt and not _UNFIT.search(recipient.orcpt):
+        sayable = smtputf8 or recipient.orcpt.isascii()
+        if recipient.orcpt and sayable and not _UNFIT.search(recipient.orcpt):
             command += f" ORCPT={recipient.orcpt}"
     return command

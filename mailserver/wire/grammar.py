@@ -22,33 +22,35 @@ PATH_OCTETS = 256
 LABEL_OCTETS = 63
 """RFC 1035 §2.3.4."""
 
-# Every repeat below is possessive (Python 3.11): nothing is ever tried twice, so time is linear.
+# Repeats of one character are possessive (Python 3.11), and every repeat of a group can go on in one way
+# alone: so time is linear. A possessive repeat of a group would match what it must not in Python 3.11.2,
+# which Debian 12 has.
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATEXT8 = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]"
-_NAME = r"[A-Za-z0-9_\x80-\xff-]++(?:\.[A-Za-z0-9_\x80-\xff-]++)*+"
+_NAME = r"[A-Za-z0-9_\x80-\xff-]++(?:\.[A-Za-z0-9_\x80-\xff-]++)*"
 _LITERAL = r"\[[!-Z^-~]*+\]"
 
-_LABEL = r"[A-Za-z0-9_]++(?:-++[A-Za-z0-9_]++)*+"
+_LABEL = r"[A-Za-z0-9_]++(?:-++[A-Za-z0-9_]++)*"
 
 # The paths of nearly all mail, known by one pattern; all others are taken apart by _any_path.
 _PLAIN = {
     keyword: re.compile(
         (
-            rf"(?i:{keyword.decode()}) *+<({_ATEXT}++(?:\.{_ATEXT}++)*+)@({_LABEL}(?:\.{_LABEL})*+)>"
-            r"(?: ++(.++))?+"
+            rf"(?i:{keyword.decode()}) *+<({_ATEXT}++(?:\.{_ATEXT}++)*)@({_LABEL}(?:\.{_LABEL})*)>"
+            r"(?: ++(.++))?"
         ).encode(),
         re.DOTALL,
     )
     for keyword in (b"FROM:", b"TO:")
 }
-_DOT_STRING = re.compile(rf"{_ATEXT8}++(?:\.{_ATEXT8}++)*+".encode("latin-1"))
-_QUOTED_STRING = re.compile(rb'"((?:[ !#-\[\]-~\x80-\xff]++|\\[ -~])*+)"')
+_DOT_STRING = re.compile(rf"{_ATEXT8}++(?:\.{_ATEXT8}++)*".encode("latin-1"))
+_QUOTED_STRING = re.compile(rb'"((?:[ !#-\[\]-~\x80-\xff]++|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(rb"\\(.)")
 _DOMAIN = re.compile(f"{_NAME}|{_LITERAL}".encode("latin-1"))
-_ROUTE = re.compile(rf"@(?:{_NAME}|{_LITERAL})(?:,@(?:{_NAME}|{_LITERAL}))*+:".encode("latin-1"))
+_ROUTE = re.compile(rf"@(?:{_NAME}|{_LITERAL})(?:,@(?:{_NAME}|{_LITERAL}))*:".encode("latin-1"))
 _BAD_LABEL = re.compile(r"(?:^|\.)-|-(?:\.|$)|[^.]{64}")
-_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[2-6][0-9A-F]|\+7[0-9A-E])++")
-_UTF8_XTEXT = re.compile(rb"(?:[!-*,-<>-~\x80-\xff]|\+[2-6][0-9A-F]|\+7[0-9A-E])++")
+_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[2-6][0-9A-F]|\+7[0-9A-E])+")
+_UTF8_XTEXT = re.compile(rb"(?:[!-*,-<>-~\x80-\xff]|\+[2-6][0-9A-F]|\+7[0-9A-E])+")
 _XTEXT_PAIR = re.compile(r"\+([0-9A-F]{2})")
 
 # What must not stand in a header, a log or a comparison: controls, line ends and spaces beyond

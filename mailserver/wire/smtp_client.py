@@ -178,6 +178,10 @@ class SMTPClientMachine:
         commands += [rcpt_command(recipient, extensions, smtputf8) for recipient in recipients]
         return _Transaction(commands, [None] * len(recipients), size or 0, size is None)
 
+    def reset_first(self) -> None:
+        """Say RSET before the next MAIL."""
+        self._reset_first = True
+
     def content_sent(self) -> None:
         """The content and its final dot are written; now the server has the word."""
         self._in_content = False

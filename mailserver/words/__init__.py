@@ -46,6 +46,12 @@ def say(language: str, name: str, **fields: object) -> str:
     return texts_of(language)[name].format(**fields)
 
 
+def sentence(language: str, text: str) -> str:
+    """``text`` with a capital at its beginning; a Turkish i keeps its dot."""
+    first = "İ" if known(language) == "tr" and text[:1] == "i" else text[:1].upper()
+    return first + text[1:]
+
+
 def moment(language: str, seconds: float) -> str:
     """A date and time for people, as the language writes it; ``seconds`` since the epoch, local time."""
     return time.strftime(texts_of(language)["moment"], time.localtime(seconds))

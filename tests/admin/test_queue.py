@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mailserver.admin.command import main
-from mailserver.admin.tried import merged
+from mailserver.admin.tried import merged, why_page
 from mailserver.durable import Disk
 from mailserver.spool.sqlite import SqliteSpool
 from mailserver.values.address import NULL_SENDER, address_from
@@ -312,12 +312,14 @@ def test_workers_are_told_as_one() -> None:
             "hosts": [host],
             "destination": {**state, "probe_in": at if dead else None},
             "last": last,
+            "policy_trouble": "the policy cannot be had" if dead else "",
         }
 
     told = merged("b.test", [worker("", 5.0), worker("refused", 9.0)], [(3, "refused")])
     assert told["destination"]["busy"] == 2
     assert (told["destination"]["dead"], told["destination"]["probe_in"]) == ("refused", 9.0)
     assert (told["last"]["at"], told["hosts"][0]["tls_seen"], told["workers"]) == (9.0, 9.0, 2)
+    assert "\npolicy    the policy cannot be had\n" in why_page({**told, "last": None})
     assert merged("b.test", [{"trouble": "no such domain"}], [])["trouble"] == "no such domain"
 
 

@@ -501,7 +501,7 @@ def test_content_that_needs_tls_is_never_sent_back() -> None:
     [
         ("en", "Your message could not be delivered", "there is no mailbox of that name"),
         ("tr", "İletiniz teslim edilemedi", "bu adda bir posta kutusu yok"),
-        ("fa", "پیام شما تحویل داده نشد", "صندوقی با این نام نیست"),
+        ("fa", "پیام شما تحویل داده نشد", "صندوقی با این نام وجود ندارد"),
         ("uk", "Ваше повідомлення не вдалося доставити", "скриньки з таким іменем немає"),
     ],
 )

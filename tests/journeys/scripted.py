@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import socketserver
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable
 
 SILENT = ""
 """A reply that never comes: the peer waits until the other side has gone."""
+HANGS_UP = "\0"
+"""No reply, and the end of the connection."""
 
 Answer = str | Callable[[str], str]
 
@@ -20,10 +23,12 @@ class Scripted:
     ``replies`` maps a verb, ``CONNECT`` or ``.`` to a reply or a function of the command line.  ``asked``
     counts commands, ``taken`` the messages that were answered by 2yz, by their Subject, ``delivered`` the
     forward-paths of these; ``met`` is called with a verb before it is answered; ``hangs_up`` after each
-    message, so that no session is used twice.
+    message, so that no session is used twice. With ``tls`` a 220 to STARTTLS begins a handshake, and ``met``
+    hears ``HANDSHAKE``; in the middle of content it hears ``CONTENT``.
     """
 
-    def __init__(self, host: str = "127.0.0.1", **replies: Answer) -> None:
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, **replies: Answer) -> None:
+        self._tls = tls
         self.replies: dict[str, Answer] = {
             "CONNECT": "220 peer.test ESMTP",
             "EHLO": "250-peer.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 60000000",
@@ -57,7 +62,7 @@ class Scripted:
     def _serve(self, session: socketserver.StreamRequestHandler) -> None:
         self._say(session, "CONNECT", "")
         recipients: list[str] = []
-        for raw in session.rfile:
+        while raw := session.rfile.readline():
             line = raw.decode(errors="replace").rstrip("\r\n")
             verb = line.partition(" ")[0].upper()
             said = self._say(session, verb, line)
@@ -67,6 +72,8 @@ class Scripted:
                 recipients = []
             if verb == "QUIT":
                 return
+            if verb == "STARTTLS" and self._tls is not None and said.startswith("220"):
+                self._secure(session, self._tls)
             if said.startswith("354"):
                 subject = self._content(session)
                 if self._say(session, ".", subject).startswith("2"):
@@ -83,12 +90,22 @@ class Scripted:
         if said == SILENT:
             session.rfile.read()
             raise ConnectionResetError
+        if said == HANGS_UP:
+            raise ConnectionResetError
         session.wfile.write(said.encode() + b"\r\n")
         return said
 
+    def _secure(self, session: socketserver.StreamRequestHandler, tls: ssl.SSLContext) -> None:
+        self.met("HANDSHAKE")
+        secured = tls.wrap_socket(session.connection, server_side=True)
+        session.connection = secured
+        session.rfile, session.wfile = secured.makefile("rb"), secured.makefile("wb", 0)  # type: ignore[assignment]
+
     def _content(self, session: socketserver.StreamRequestHandler) -> str:
         subject = ""
-        for line in session.rfile:
+        for number, line in enumerate(session.rfile):
+            if number == 3:
+                self.met("CONTENT")
             if line == b".\r\n":
                 return subject
             if found := re.match(rb"Subject: (.*)\r\n", line):

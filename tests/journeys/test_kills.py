@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import smtplib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,11 @@ from tests.journeys.names import NameServer
 from tests.journeys.scripted import Scripted
 from tests.journeys.server import Server
 from tests.journeys.tools import PATIENCE, eventually
+from tests.relay.authority import Authority
 
-PHASES = ["CONNECT", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "."]
+PHASES = ["CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "MAIL", "RCPT", "DATA", "CONTENT", "."]
+LARGE = 5_000_000
+"""Octets of content that no socket's buffers hold: the server is killed with half of it sent."""
 WITH_TLS = "250-peer.test\r\n250-STARTTLS\r\n250-PIPELINING\r\n250 8BITMIME"
 
 
@@ -43,9 +48,13 @@ class Stopper:
 
 
 @pytest.mark.parametrize("phases", [["."], pytest.param(PHASES, marks=pytest.mark.long)], ids=["one", "all"])
-def test_a_kill_at_each_phase_loses_nothing(make_server: Callable[..., Server], phases: list[str]) -> None:
+def test_a_kill_at_each_phase_loses_nothing(
+    make_server: Callable[..., Server], phases: list[str], tmp_path: Path
+) -> None:
     """The content is taken by the peer in the last phase alone: there its 250 has not been read."""
-    peer = Scripted(EHLO=WITH_TLS, STARTTLS="454 4.7.0 not now")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*Authority().issue("peer.test").write(tmp_path / "peer-tls"))
+    peer = Scripted(tls=tls, EHLO=WITH_TLS, STARTTLS="220 go")
     peer.hangs_up = True
     stopper = Stopper(peer)
     relay = {"retry": ["1s"], "trusted_networks": ["127.0.0.1"]}
@@ -56,7 +65,7 @@ def test_a_kill_at_each_phase_loses_nothing(make_server: Callable[..., Server], 
             server.start()
             eventually(lambda: server.queue() == [], "what was killed before")
             stopper.arm(phase)
-            _inject(server, f"at {phase}")
+            _inject(server, f"at {phase}", "x" * 70 * (LARGE // 70 if phase == "CONTENT" else 1))
             assert stopper.met.wait(PATIENCE), f"the peer never met {phase}"
             server.kill()
             stopper.release()
@@ -116,8 +125,9 @@ def _killing(server: Server, peer: Scripted, subject: str) -> str:
     return "250 2.0.0 ok"
 
 
-def _inject(server: Server, subject: str) -> None:
+def _inject(server: Server, subject: str, text: str = "hello") -> None:
+    lines = "\r\n".join([text[start : start + 70] for start in range(0, len(text), 70)])
     with smtplib.SMTP(server.host, server.ports["smtp"], timeout=PATIENCE) as client:
         client.sendmail(
-            "ada@a.test", ["bob@b.test"], f"From: ada@a.test\r\nSubject: {subject}\r\n\r\nhello\r\n"
+            "ada@a.test", ["bob@b.test"], f"From: ada@a.test\r\nSubject: {subject}\r\n\r\n{lines}\r\n"
         )

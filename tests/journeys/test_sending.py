@@ -229,6 +229,10 @@ def test_a_policy_that_cannot_be_fetched_and_names_that_nobody_knows(
     submit(server, "bob@b.test")
     eventually(lambda: peer.taken["hello"] == 1, "the message")
     assert "mta-sts.b.test" in server.console()
+    why = server.cli("queue", "why", "b.test")
+    assert (
+        "policy    the MTA-STS policy cannot be had (sts-policy-fetch-error): https://mta-sts.b.test" in why
+    )
     names.stop()
     submit(server, "bob@elsewhere.test")
     eventually(lambda: bool(reason(server)), "a delay")

@@ -55,6 +55,10 @@ def test_findings_come_with_their_remedy(
     assert remedies["MX of b.test"] == "b.test. 3600 IN MX 10 mx.a.test."
     assert remedies["SPF of b.test"] == 'b.test. 3600 IN TXT "v=spf1 mx -all"'
     assert "p=quarantine" in remedies["DMARC of b.test"]
+    assert states["key of TLS reports of a.test"] == "wrong"
+    key = remedies["key of TLS reports of a.test"]
+    assert key.startswith('tlsrpt._domainkey.a.test. 3600 IN TXT "v=DKIM1; k=rsa; p=')
+    assert ((server.folder / "state" / "reports.key").stat().st_mode & 0o777) == 0o600
     accounts = server.folder / "state" / "accounts.sqlite"
     assert remedies[f"permissions of {accounts}"] == f"chmod 600 {accounts}"
     assert "[tls]" in remedies["certificate"]
@@ -63,7 +67,7 @@ def test_findings_come_with_their_remedy(
     assert found[f"port {server.ports['pop3s']} (pop3s)"]["state"] == "wrong"
     assert not any(subject.startswith("MX") for subject in found)
     lines = server.cli("dns").splitlines()
-    for line in ("mx.a.test. 3600 IN A 192.0.2.25", "b.test. 3600 IN MX 10 mx.a.test."):
+    for line in ("mx.a.test. 3600 IN A 192.0.2.25", "b.test. 3600 IN MX 10 mx.a.test.", key):
         assert line in lines
     assert "25.2.0.192.in-addr.arpa. 3600 IN PTR mx.a.test." in lines
     assert "mx.a.test. 3600 IN AAAA 2001:db8::1" in server.cli("dns", "--address", "2001:db8::1")

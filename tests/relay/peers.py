@@ -51,7 +51,7 @@ class PeerSession(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         if not self.in_data:
-            text = line.decode()
+            text = line.decode(errors="replace")  # a ClientHello, where nobody does TLS
             self.peer.commands.append(text)
             self.answer(text.partition(" ")[0].upper(), text)
         elif line != b".":

@@ -27,6 +27,7 @@ from mailserver.interfaces import (
     NoSuchDomain,
     NullMX,
 )
+from mailserver.relay import destinations
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.destinations import Pace
 from mailserver.relay.knowing import Knowing
@@ -219,9 +220,23 @@ class NeedsTests(AgentCase):
         outcomes = await self.attempt(entry("юлія@b.test", "x@b.test"))
         assert [type(o) for o in outcomes] == [Failed, Relayed]
         assert outcomes[0].status == "5.6.7"
-        outcome = await self.one(entry("x@b.test", smtputf8=True))
+        header = MemoryContent("Subject: привіт\r\n\r\nhello\r\n".encode())
+        outcome = await self.one(entry("x@b.test", smtputf8=True, content=header))
+        assert outcome.status == "5.6.7"
+        outcome = await self.one(entry("x@b.test", reverse_path=Address("юлія", "a.test")))
         assert outcome.status == "5.6.7"
         assert len(peer.messages) == 1
+
+    async def test_smtputf8_that_a_client_says_of_every_message_costs_none(self) -> None:
+        body = MemoryContent("Subject: x\r\n\r\nпривіт\r\n".encode())
+        for offer in ("250-peer\r\n250 8BITMIME", EHLO):
+            peer = self.peer(EHLO=offer)
+            for content in (body, MemoryContent(b"Subject: x\r\n"), None):
+                message = entry("x@b.test", smtputf8=True, content=content)
+                assert isinstance(await self.one(message), Relayed)
+            assert not [said for said in peer.said("MAIL") if "SMTPUTF8" in said]
+            international = entry("юлія@b.test", smtputf8=True)
+            assert isinstance(await self.one(international), Relayed if offer is EHLO else Failed)
 
     async def test_addresses_that_cannot_be_said(self) -> None:
         peer = self.peer()
@@ -281,6 +296,15 @@ class TroubleTests(AgentCase):
         assert (type(outcome), outcome.status) == (Delayed, "4.4.1")
         assert outcome.diagnostic == f"connect to mx.b.test[127.0.0.1]:{dead}: Connection refused"
         assert outcome.remote_mta == ""
+
+    async def test_behind_hosts_that_are_known_to_be_dead_another_is_tried(self) -> None:
+        peer = self.peer()
+        dead = [Exchange(f"mx{n}.b.test", self.dead_port(), ("127.0.0.1",)) for n in range(7)]
+        self.hosts["b.test"] = [*dead, *self.hosts["b.test"]]
+        assert isinstance(await self.one(), Delayed)  # five of them are enough for one attempt
+        assert peer.connections == 0
+        assert isinstance(await self.one(), Relayed)
+        assert peer.connections == 1
 
     async def test_a_greeting_that_refuses(self) -> None:
         good = self.peer()
@@ -373,6 +397,22 @@ class ReuseTests(AgentCase):
         assert peer.connections == 1
         assert len(peer.messages) == 3
         assert peer.said("RSET") == []
+
+    async def test_rset_goes_before_the_mail_of_a_session_that_was_idle(self) -> None:
+        self.patch(destinations, "PROBE_SECONDS", 0.0)
+        for offer in (EHLO, EHLO.replace("250-PIPELINING\r\n", "")):
+            peer = self.peer(EHLO=offer)
+            for _ in range(3):
+                assert isinstance(await self.one(), Relayed)
+            assert peer.connections == 1
+            said = [c[:4] for c in peer.commands if c[:4] in ("RSET", "MAIL")]
+            assert said == ["MAIL", "RSET", "MAIL", "RSET", "MAIL"]
+            # A refusal, or silence, is the session's and not the destination's.
+            for reply in ("421 4.4.2 idle too long", "502 5.5.1 what", DROP):
+                peer.replies["RSET"] = reply
+                connections = peer.connections
+                assert isinstance(await self.one(), Relayed), reply
+                assert peer.connections == connections + 1
 
     async def test_rset_after_a_transaction_that_nobody_wanted(self) -> None:
         peer = self.peer(RCPT="550 no", DATA="503 nobody")
@@ -518,6 +558,14 @@ class MannersTests(AgentCase):
         short = entry("x@b.test", content=FileContent(path, len(large) + 5))
         assert await self.kinds(short) == [Delayed]
         assert len(peer.messages) == 3
+
+    async def test_a_priority_goes_in_the_envelope_or_in_the_header(self) -> None:
+        offer = EHLO.replace("250 SIZE", "250-SIZE")
+        for keyword, field in (("MT-PRIORITY", b""), ("X-NOTHING", b"MT-Priority: 4\r\n")):
+            peer = self.peer(EHLO=f"{offer}\r\n250 {keyword}")
+            assert isinstance(await self.one(entry("x@b.test", priority=4)), Relayed)
+            assert peer.messages == [field + b"Subject: x\r\n\r\n..dot\r\n"]
+            assert ("MT-PRIORITY=4" in peer.said("MAIL")[0]) is not bool(field)
 
     async def test_content_is_re_encoded_for_a_server_without_8bitmime(self) -> None:
         peer = self.peer(EHLO="250-peer\r\n250 PIPELINING")

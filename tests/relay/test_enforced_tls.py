@@ -10,6 +10,7 @@ from twisted.internet.task import deferLater
 
 from mailserver.interfaces import Exchange
 from mailserver.relay.agent import RelayAgent
+from mailserver.relay.knowing import Knowing
 from mailserver.relay.protection import DANE, MTA_STS, TLSA, WEBPKI, Level, Mismatch, Protection, Security
 from mailserver.relay.tls import ClientTLS
 from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed
@@ -86,6 +87,21 @@ class EnforcedCase(AgentCase):
         self.agent.dialler.memory._hosts.clear()
         await deferLater(reactor, 0.02, lambda: None)
         return outcome
+
+
+class WalkTests(EnforcedCase):
+    async def test_a_walk_tells_policy_and_tls_each_with_its_time(self) -> None:
+        peer = self.secure()
+        demands = self.demanding.demands
+        self.demanding.demands = lambda *given: deferLater(reactor, 0.2, demands, *given)  # type: ignore[method-assign]
+        self.demanding.security = BY_DANE
+        stages = await Knowing(reactor, self.agent, "mx.a.test").route({"address": "x@b.test"})
+        told = {stage["stage"]: stage for stage in stages}
+        assert told["look-up"]["seconds"] < 0.1 < told["policy"]["seconds"]
+        assert told["policy"]["told"].endswith("TLS verified DANE")
+        assert told["TLS"]["told"].endswith("verified by DANE")
+        assert told["RCPT TO"]["ok"]
+        assert peer.messages == []
 
 
 class VerifiedTests(EnforcedCase):

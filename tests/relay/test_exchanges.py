@@ -94,6 +94,14 @@ class ExchangesTests(TestCase):
         assert await self.refusal({("b.test", "TXT"): ["x"]}) is NoSuchDomain
         assert await self.refusal({("b.test", "MX"): ["0 ."]}) is NullMX
 
+    async def test_the_root_among_other_hosts_is_no_host_and_no_refusal(self) -> None:
+        records = {("b.test", "MX"): ["0 .", "10 mx.test."], ("mx.test", "A"): ["192.0.2.1"]}
+        assert await self.hosts(records) == ["mx.test"]
+        assert await self.refusal({("b.test", "MX"): ["0 .", "5 ."]}) is NullMX
+
+    async def test_an_address_in_the_place_of_a_host_is_none(self) -> None:
+        assert await self.refusal({("b.test", "MX"): ["10 192.0.2.1."]}) is NoExchange
+
     async def test_mx_that_leads_nowhere_does_not_fall_back(self) -> None:
         records = {("b.test", "MX"): ["5 gone.test."], ("b.test", "A"): ["192.0.2.1"]}
         assert await self.refusal(records) is NoExchange
@@ -139,6 +147,11 @@ class ExchangesTests(TestCase):
             ("[x]", NoSuchDomain),
             ("[127.0.0.1]", NoExchange),
             ("[IPv6:::1]", NoExchange),
+            ("[IPv6:::ffff:127.0.0.1]", NoExchange),
+            ("[IPv6:::]", NoExchange),
+            ("[0.0.0.0]", NoExchange),
+            ("[127.1]", NoSuchDomain),
+            ("[2130706433]", NoSuchDomain),
         ):
             with pytest.raises(error):
                 await world.exchanges(literal)

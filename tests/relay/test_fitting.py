@@ -1,9 +1,9 @@
-"""What is put before a message for a server that knows no MT-PRIORITY."""
+"""What a message needs of the next server, and what is put before it where that is not there."""
 
-from mailserver.relay.fitting import with_priority
+from mailserver.relay.fitting import HEADER_OCTETS, as_international_as_it_is, with_priority
 from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
-from mailserver.values.envelope import Envelope
+from mailserver.values.envelope import Entry, Envelope
 from mailserver.wire.client_commands import Extensions
 
 CONTENT = MemoryContent(b"Subject: x\r\n\r\nx\r\n")
@@ -25,3 +25,18 @@ def test_a_priority_travels_in_the_header_where_the_envelope_cannot_have_it() ->
 def test_nothing_is_added_where_nobody_needs_it() -> None:
     assert sent(0) == CONTENT.octets
     assert sent(4, "MT-PRIORITY") == CONTENT.octets
+
+
+def test_only_what_is_international_needs_smtputf8() -> None:
+    def needs(content: bytes, local: str = "ada") -> bool:
+        envelope = Envelope(Address(local, "a.test"), (), smtputf8=True)
+        entry = Entry(1, 0.0, envelope, (), MemoryContent(content))
+        return as_international_as_it_is(entry).envelope.smtputf8
+
+    assert not needs(b"Subject: x\r\n\r\n\xc3\xa9")
+    assert not needs(b"")
+    assert not needs(b"Subject: x\r\n")
+    assert needs(b"Subject: \xc3\xa9\r\n\r\nhello")
+    assert needs(b"Subject: \xc3\xa9")
+    assert needs(b"Subject: x\r\n\r\n", local="ю")
+    assert needs(b"X: " + b"x" * HEADER_OCTETS)

@@ -158,7 +158,10 @@ class HTTPSTests(TestCase):
         assert "exist" in str(await self.refused(self.client(1)))
 
     async def test_this_machine_is_not_asked(self) -> None:
-        assert "this machine" in str(await self.refused(self.client(1, allow_loopback=False)))
+        assert "loopback" in str(await self.refused(self.client(1, allow_loopback=False)))
+        for address in ("::ffff:127.0.0.1", "::", "fe80::1", "::ffff:169.254.169.254"):
+            self.dns.records = {(NAME, "AAAA"): [address]}
+            assert ", which is " in str(await self.refused(self.client(1, allow_loopback=False)))
 
     async def test_a_report_is_posted(self) -> None:
         client = self.serve()

@@ -1,10 +1,12 @@
 """The resolver against a server on loopback that answers, lies, cuts and is silent."""
 
+import os
 from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.python import log
 from twisted.trial.unittest import TestCase
 
 from mailserver.interfaces import LookupDelayed
@@ -63,6 +65,21 @@ class ResolverTests(TestCase):
         await self.server.stop()
         with pytest.raises(LookupDelayed):
             await resolver.lookup("b.test", "MX")
+
+    async def test_a_question_leaves_no_line_in_the_log_and_no_socket(self) -> None:
+        resolver = self.serve({("b.test", "MX"): ["10 mx.b.test."]})
+        await resolver.lookup("b.test", "AAAA")  # whatever is opened once
+        said: list[Any] = []
+        log.addObserver(said.append)
+        self.addCleanup(log.removeObserver, said.append)
+        before = len(os.listdir("/proc/self/fd"))
+        for name in ("b.test", "c.test"):
+            try:
+                await resolver.lookup(name, "MX")
+            except NameNotFound:
+                pass
+        assert said == []
+        assert len(os.listdir("/proc/self/fd")) == before
 
     async def test_truncation_goes_on_over_tcp(self) -> None:
         many = [f"{n} mx{n}.b.test." for n in range(1000)]

@@ -100,7 +100,8 @@ class DemandsTests(SynchronousTestCase):
         policies: Any = sts
         self.security = TransportSecurity(self.dns if dane else None, policies, memory)
         (security,) = self.demanded(self.security, "B.test", exchange, envelope)
-        assert security.domain == "b.test"
+        # What no policy decides is not reported either.
+        assert security.domain == ("" if envelope is RELAXED else "b.test")
         return security
 
     def demanded(
@@ -193,6 +194,9 @@ class DemandsTests(SynchronousTestCase):
         found = self.decide(PLAIN, None, policies)
         assert found == OPPORTUNISTIC
         assert found.failure == "sts-policy-fetch-error"
+        told = self.security.trouble("B.test")
+        assert told == "the MTA-STS policy cannot be had (sts-policy-fetch-error): timeout"
+        assert TransportSecurity().trouble("b.test") == ""
 
     def test_an_address_literal_is_nobodys_policy(self) -> None:
         policies: Any = Policies("enforce", "mx.b.test")
@@ -230,6 +234,15 @@ class DemandsTests(SynchronousTestCase):
         policies = Policies("enforce", "mx.other.test")
         assert self.decide(SECURE, [USABLE], policies, RELAXED) == OPPORTUNISTIC
         assert self.decide(SECURE, LookupDelayed("SERVFAIL"), policies, RELAXED) == OPPORTUNISTIC
+
+    def test_the_session_of_a_report_is_not_in_the_next_report(self) -> None:
+        reports = Counter()
+        security = TransportSecurity(None, None, None, reports)
+        for envelope, counted in ((RELAXED, 0), (MAIL, 1)):
+            (found,) = self.demanded(security, "b.test", PLAIN, envelope)
+            reached = Protection("TLSv1.3", "X")
+            security.observed(["b.test"], found, "mx.b.test", "192.0.2.1", reached, None)
+            assert len(reports.counted) == counted
 
     def test_require_tls_wins_over_tls_required_no(self) -> None:
         found = self.decide(SECURE, [USABLE], None, replace(RELAXED, require_tls=True))

@@ -14,9 +14,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
 
 from mailserver.interfaces import Exchange
+from mailserver.relay.protection import DANE, TLSA, Level, Security
 from mailserver.relay.tls import ClientTLS
 from mailserver.values.outcome import Delayed, Relayed
 
+from .authority import Authority, Identity
 from .peers import DROP, SILENT, Peer, PeerSession
 from .test_agent import AgentCase
 
@@ -150,3 +152,54 @@ def test_the_name_is_sent_and_addresses_are_not() -> None:
     ):
         connection = tls.handshake(host).clientConnectionForTLS(None)
         assert connection.get_servername() == name, host
+    by_dane = Security(Level.VERIFIED, DANE, ("canonical.b.test", "mx.b.test"))
+    connection = tls.handshake("mx.b.test", by_dane).clientConnectionForTLS(None)
+    assert connection.get_servername() == b"canonical.b.test"
+
+
+def test_a_key_that_nobody_knows_is_a_mismatch_and_no_fault() -> None:
+    # The issuer's key is of an algorithm without a name here; OpenSSL lets it pass unverified.
+    identity = Authority().issue("mx.b.test", root=True)
+    ec_key, unknown = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0263")
+    strange = identity.chain[0].public_bytes(serialization.Encoding.DER).replace(ec_key, unknown)
+    chain = [
+        crypto.X509.from_cryptography(identity.certificate),
+        crypto.X509.from_cryptography(x509.load_der_x509_certificate(strange)),
+    ]
+
+    class Connection:
+        def get_peer_cert_chain(self) -> list[crypto.X509]:
+            return chain
+
+        def get_protocol_version_name(self) -> str:
+            return "TLSv1.3"
+
+        def get_cipher_name(self) -> str:
+            return "TLS_AES_128_GCM_SHA256"
+
+    key = ec_key_info(identity)
+    for usage, good in ((2, False), (3, False), (3, True)):
+        tlsa = TLSA(usage, 1, 0, key if good else bytes(32))
+        security = Security(Level.VERIFIED, DANE, ("mx.b.test",), (tlsa,))
+        handshake = ClientTLS().handshake("mx.b.test", security)
+        connection: Any = Connection()
+        assert handshake.completed(connection) is good
+        assert (handshake.mismatch and handshake.mismatch.kind) == (None if good else "validation-failure")
+
+
+def ec_key_info(identity: Identity) -> bytes:
+    public = identity.certificate.public_key()
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_a_certificate_that_makes_a_library_fail_proves_nothing() -> None:
+    class Broken:
+        def get_peer_cert_chain(self) -> Any:
+            raise RuntimeError("a certificate that nobody foresaw")
+
+        get_protocol_version_name = get_cipher_name = str
+
+    handshake = ClientTLS().handshake("mx.b.test", Security(Level.VERIFIED, DANE, ("mx.b.test",)))
+    connection: Any = Broken()
+    assert not handshake.completed(connection)
+    assert handshake.mismatch is not None

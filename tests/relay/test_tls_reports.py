@@ -9,6 +9,7 @@ from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
+import dkim
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -19,11 +20,13 @@ from mailserver.interfaces import LookupDelayed, SpoolUnavailable
 from mailserver.relay import tls_reports
 from mailserver.relay.https import FetchFailed
 from mailserver.relay.protection import MTA_STS, Level, Mismatch, Policy, Security
+from mailserver.relay.report_key import ReportKey
 from mailserver.relay.resolver import NameNotFound
 from mailserver.relay.tls_report import Submitter, mail_address, wanted_at
 from mailserver.relay.tls_reports import TLSReports
 from mailserver.values.address import NULL_SENDER, Address
 from mailserver.values.envelope import Envelope
+from mailserver.wire.dkim import Signer
 from tests.scratch import scratch_path
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
@@ -117,7 +120,7 @@ class ReportsTests(SynchronousTestCase):
         self.folder: Path = scratch_path(self)  # type: ignore[arg-type]
         self.reports = self.make()
 
-    def make(self) -> TLSReports:
+    def make(self, signer: Signer | None = None) -> TLSReports:
         world: Any = self.world
         now: Any = Now()
         sender = Submitter("a.test", "mailto:postmaster@a.test", "mx.a.test", Address("postmaster", "a.test"))
@@ -132,6 +135,7 @@ class ReportsTests(SynchronousTestCase):
             sender,
             self.clock.seconds,
             lambda: 600.0,
+            signer,
         )
         made.load()
         made.start()
@@ -197,6 +201,34 @@ class ReportsTests(SynchronousTestCase):
         assert max(map(len, content.split(b"\r\n"))) < 998
         assert b"\n" not in content.replace(b"\r\n", b"")
         assert base64.b64decode(message.get_payload(1).get_payload())
+
+    def test_what_goes_by_mail_is_signed(self) -> None:
+        key = ReportKey(self.folder.with_name(f"{self.folder.name}.key"), Disk())
+        self.reports.save()
+        self.reports = self.make(Signer("a.test", "tlsrpt", key.sign))
+        self.count()
+        self.clock.advance(DAY)
+        self.report()  # read as before
+        ((_, content),) = self.world.mails
+        record = key.record().replace('" "', "").strip('"').encode()
+        asked: list[bytes] = []
+        verifier = dkim.DKIM(content, tlsrpt=True)
+        assert verifier.verify(dnsfunc=lambda name, timeout: asked.append(name) or record)
+        assert asked == [b"tlsrpt._domainkey.a.test."]
+        assert b"tls-report-domain" in verifier.include_headers
+
+    def test_without_its_key_a_report_waits(self) -> None:
+        path = self.folder.with_name(f"{self.folder.name}.key")
+        path.write_text("nothing of use")
+        self.reports.save()
+        self.reports = self.make(Signer("a.test", "tlsrpt", ReportKey(path, Disk()).sign))
+        self.count()
+        self.clock.advance(DAY)
+        assert self.world.mails == []
+        path.unlink()
+        self.clock.advance(1.2 * tls_reports.RETRY_SECONDS)
+        ((_, content),) = self.world.mails
+        assert content.startswith(b"DKIM-Signature: ")
 
     def test_https(self) -> None:
         self.world.record = b"v=TLSRPTv1; rua=https://b.test/v1/tlsrpt"

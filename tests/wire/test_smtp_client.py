@@ -212,6 +212,12 @@ def test_parameters_only_where_they_are_offered() -> None:
     )
 
 
+def test_an_original_recipient_in_utf8_is_not_for_a_server_without_it() -> None:
+    mail = Envelope(NULL_SENDER, (rcpt(0, orcpt="utf-8;юлія@c.test"),))
+    said = Session().ready(b"250-mx\r\n250-PIPELINING\r\n250 DSN\r\n").begin(mail)
+    assert said == b"MAIL FROM:<>\r\nRCPT TO:<r0@b.test>\r\nDATA\r\n"
+
+
 def test_smtputf8_only_when_needed_and_a_labels_when_not() -> None:
     domain_only = Envelope(NULL_SENDER, (rcpt(0, "x", "пошта.укр"),))
     assert b"RCPT TO:<x@xn--80a1acn3a.xn--j1amh>\r\n" in Session().ready().begin(domain_only)
