@@ -193,24 +193,25 @@ class Committer:
         self._forget_files([number for write in writes for number in write.with_file])
 
     def _apply(self, writes: Sequence[Write[Any]]) -> None:
-        """One statement in autocommit mode: it is committed and synced when ``execute`` returns."""
+        """One statement in autocommit mode: it is committed and synced when the call returns.
+
+        ``executemany``, for one row: after ``execute`` Python asks SQLite for the last row's id, gives the
+        interpreter away for it, and waits behind a busy reactor until it has it back."""
         entries, contents, newest = _joined_entries(writes)
         mark = newest + MARK_AHEAD if newest > self.mark else 0
         gone = [number for write in writes for number in write.gone]
-        self._db.execute(
-            APPLY_BATCH,
-            (
-                f"[{entries}]",
-                contents,
-                _joined([entry.recipients for write in writes for entry in write.entries]),
-                _joined([write.finished for write in writes]),
-                _joined([write.delayed for write in writes]),
-                _joined([write.returned for write in writes]),
-                json.dumps(gone),
-                _joined([write.attempts for write in writes]),
-                mark,
-            ),
+        row = (
+            f"[{entries}]",
+            contents,
+            _joined([entry.recipients for write in writes for entry in write.entries]),
+            _joined([write.finished for write in writes]),
+            _joined([write.delayed for write in writes]),
+            _joined([write.returned for write in writes]),
+            json.dumps(gone),
+            _joined([write.attempts for write in writes]),
+            mark,
         )
+        self._db.executemany(APPLY_BATCH, (row,))
         self.mark = mark or self.mark
         self._log_octets += len(contents) + _PAGE * (len(writes) + 4)
 
