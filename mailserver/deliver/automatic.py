@@ -29,12 +29,13 @@ _ENDINGS = ("-request", "-owner", "-bounces", "-bounce", "-relay")
 
 def beginning_of(content: Content, most: int = HEAD_OCTETS) -> bytes:
     """The first ``most`` octets, or a little more. Raises ``OSError``."""
-    octets = b""
+    pieces: list[bytes] = []
     for piece in content.chunks():
-        octets += piece
-        if len(octets) >= most:
+        pieces.append(piece)
+        most -= len(piece)
+        if most <= 0:
             break
-    return octets
+    return b"".join(pieces)
 
 
 def header_of(octets: bytes) -> Message:

@@ -10,6 +10,7 @@ from mailserver.values.content import Content, MemoryContent
 HEAD_OCTETS = 256 * 1024
 """How much of a message is searched for the end of its header."""
 
+_END = b"\r\n\r\n"
 _RETURN_PATH = b"\nreturn-path:"
 _DELIVERED_TO = b"\ndelivered-to:"
 
@@ -42,15 +43,17 @@ def head_of(content: Content) -> bytes:
     Raises:
         OSError: the content's file cannot be read.
     """
-    head = b""
+    head = bytearray()  # a hostile client's pieces are small, and many
     for piece in content.chunks():
+        searched = max(0, len(head) - 3)
+        if not head and (end := piece.find(_END)) >= 0:  # nearly always
+            return piece[: end + 2]
         head += piece
-        end = head.find(b"\r\n\r\n")
-        if end >= 0:
-            return head[: end + 2]
+        if (end := head.find(_END, searched)) >= 0:
+            return bytes(head[: end + 2])
         if len(head) >= HEAD_OCTETS:
-            return head[:HEAD_OCTETS]
-    return head
+            return bytes(head[:HEAD_OCTETS])
+    return bytes(head)
 
 
 def without_return_path(content: Content, head: bytes) -> Content:

@@ -20,10 +20,6 @@ from mailserver.relay.window import INITIAL, LIMIT, Window
 
 TOTAL = 500
 """Sessions in all; each is a file descriptor."""
-FOLLOWING = 3
-"""How many may wait for each busy session of a server that answers soon, to go along with what it sends."""
-PATIENCE_SECONDS = 0.05
-"""How long somebody waits so; then it gets a session of its own."""
 IDLE_SECONDS = 2.0
 """How long an open session waits for another message."""
 PROBE_SECONDS = 0.5
@@ -68,9 +64,8 @@ class Pace:
 class InLine(Deferred[str]):
     """Somebody who waits for a place, and what for: ``errand`` tells those who could take it along."""
 
-    def __init__(self, since: float, errand: object = None) -> None:
+    def __init__(self, errand: object = None) -> None:
         super().__init__()
-        self.since = since
         self.errand = errand
 
 
@@ -83,10 +78,6 @@ class _Destination:
     crowded: deque[InLine] = field(default_factory=deque)
     """Who was turned away because others of ours were there, and comes again when one of them leaves."""
     parked: list[tuple[SMTPSession, float]] = field(default_factory=list)
-    takes_along: bool = False
-    """Whether it answers so soon that sessions there take along who waits."""
-    patience: IDelayedCall | None = None
-    """When those who wait for that are given sessions of their own."""
     queued: bool = False
     """Whether it stands in the line for one of the places that all share."""
     dead: str = ""
@@ -103,15 +94,8 @@ class _Destination:
         return 1 if self.dead else self.window.size
 
     @property
-    def is_patient(self) -> bool:
-        """Whether those who wait need no sessions of their own: they go along with the content of others, in
-        the same write, and more sessions at once would cost both sides more."""
-        return self.takes_along and len(self.waiting) <= FOLLOWING * self.busy
-
-    @property
     def is_unused(self) -> bool:
-        there = self.busy or self.waiting or self.crowded or self.parked
-        return not (there or self.alarm or self.patience)
+        return not (self.busy or self.waiting or self.crowded or self.parked or self.alarm)
 
 
 class Destinations:
@@ -136,7 +120,6 @@ class Destinations:
         self._known: OrderedDict[Key, _Destination] = OrderedDict()
         self._line: deque[Key] = deque()
         self._serving = False
-        self._is_closing = False
         self._parked = 0
         self._sweeping: IDelayedCall | None = None
         self._empty: Deferred[None] | None = None
@@ -165,17 +148,12 @@ class Destinations:
             and destination.busy < destination.places
             and self._busy < self._total
             and now >= destination.next_entry
-            and not (destination.takes_along and destination.busy)
         ):
             self._admit(destination, now)
             return ""
-        waiting = InLine(now, errand)
+        waiting = InLine(errand)
         destination.waiting.append(waiting)
         self._queue(key, destination)
-        if destination.takes_along:
-            if destination.patience is None:
-                self._be_patient(key, destination, PATIENCE_SECONDS)
-            self._serve_all()
         return waiting
 
     def enter_after_another(self, key: Key) -> InLine | str:
@@ -183,7 +161,7 @@ class Destinations:
         destination = self._known.get(key)
         if destination is None or not destination.busy:
             return self.enter(key)
-        waiting = InLine(self._reactor.seconds())
+        waiting = InLine()
         destination.crowded.append(waiting)
         return waiting
 
@@ -202,10 +180,9 @@ class Destinations:
         """The next in line goes with somebody there; then ``hand_over``, ``step_in`` or ``send_back``."""
         self._known[key].waiting.popleft()
 
-    def hand_over(self, key: Key, news: News, takes_along: bool) -> None:
+    def hand_over(self, key: Key, news: News) -> None:
         """As ``leave``, but the place is now that of who went along."""
         destination = self._known[key]
-        destination.takes_along = takes_along and not self._is_closing
         self._learn(destination, news, "")
         self._queue(key, destination)  # the window may have grown
         self._serve_all()
@@ -223,16 +200,14 @@ class Destinations:
 
     # -------------------------------------------------------------------------------------------------
 
-    def leave(self, key: Key, news: News = News.NONE, reason: str = "", takes_along: bool = False) -> None:
-        """Give a place back, and tell what was met there; the next in line gets it. ``takes_along``: the
-        session there could have taken another with it."""
+    def leave(self, key: Key, news: News = News.NONE, reason: str = "") -> None:
+        """Give a place back, and tell what was met there; the next in line gets it."""
         destination = self._known[key]
-        destination.takes_along = takes_along and not destination.spacing and not self._is_closing
         self._learn(destination, news, reason)
         destination.busy -= 1
         self._busy -= 1
         self._call_crowded(destination, news)
-        self._queue(key, destination, True)
+        self._queue(key, destination)
         self._serve_all()
         if destination.dead and self._reactor.seconds() < destination.until:
             self._turn_away(destination)
@@ -345,11 +320,9 @@ class Destinations:
         if destination.spacing:
             destination.next_entry = now + varied(destination.spacing, self._vary)
 
-    def _queue(self, key: Key, destination: _Destination, replaces: bool = False) -> None:
-        """Stand in the line of all, if somebody waits and may go; ``replaces`` somebody who has just left."""
+    def _queue(self, key: Key, destination: _Destination) -> None:
+        """Stand in the line of all, if somebody waits and may go."""
         if destination.queued or not destination.waiting or destination.busy >= destination.places:
-            return
-        if destination.is_patient and not replaces:
             return
         early = destination.next_entry - self._reactor.seconds() if destination.spacing else 0.0
         if early > 0.0:
@@ -358,21 +331,6 @@ class Destinations:
             return
         destination.queued = True
         self._line.append(key)
-
-    def _be_patient(self, key: Key, destination: _Destination, seconds: float) -> None:
-        destination.patience = self._reactor.callLater(seconds, self._lose_patience, key, destination)
-
-    def _lose_patience(self, key: Key, destination: _Destination) -> None:
-        destination.patience = None
-        if not destination.waiting:
-            return
-        left = destination.waiting[0].since + PATIENCE_SECONDS - self._reactor.seconds()
-        if destination.takes_along and left > 0.0:
-            self._be_patient(key, destination, left)
-            return
-        destination.takes_along = False  # until somebody comes back and says otherwise
-        self._queue(key, destination)
-        self._serve_all()
 
     def _wake(self, key: Key, destination: _Destination) -> None:
         destination.alarm = None
@@ -437,19 +395,12 @@ class Destinations:
             self._sweeping.cancel()
             self._sweeping = None
         self._close_older(math.inf)
-        self._is_closing = True
-        for key, destination in list(self._known.items()):
-            destination.takes_along = False
-            if destination.patience is not None:
-                destination.patience.cancel()
-                destination.patience = None
-                self._queue(key, destination)
+        for destination in self._known.values():
             if destination.alarm is not None:
                 destination.alarm.cancel()
                 destination.alarm = None
                 destination.dead = destination.dead or "the server is shutting down"
                 self._turn_away(destination)
-        self._serve_all()
 
     def _sweep(self) -> None:
         self._sweeping = None

@@ -97,9 +97,7 @@ class Express:
             Deferred.fromCoroutine(self._carrier.carry(batch, session, met))
             return
         if is_followed:
-            # Nobody waits in order to go along, only who finds the window full: waiting spreads the ends of
-            # messages over more commits, which costs more than the writes that it saves.
-            self._destinations.hand_over(batch.key, batch.news, takes_along=False)
+            self._destinations.hand_over(batch.key, batch.news)
         else:
             self._destinations.leave(batch.key, batch.news)
         batch.done.callback(None)

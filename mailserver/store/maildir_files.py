@@ -111,11 +111,14 @@ class MaildirWriter:
         filesystem = self._filesystems.get(found.st_dev)
         if filesystem is None:
             # The first call must come before the first write: see Disk.sync_filesystem.
+            named = mailbox
+            while named in self._is_far:  # the disk keeps a descriptor of what was mounted here before
+                named += "/."
             if not self.sync_each:
-                self._disk.sync_filesystem(mailbox)
-            self._is_far[mailbox] = self._disk.is_far(mailbox)
+                self._disk.sync_filesystem(named)
+            self._is_far[named] = self._disk.is_far(named)
             # Known to others, threads of log-ins among them, only when all of it is.
-            filesystem = self._filesystems[found.st_dev] = mailbox
+            filesystem = self._filesystems[found.st_dev] = named
         self._filesystem_of[mailbox] = filesystem
         self._known.add(mailbox)
 

@@ -31,12 +31,18 @@ from tests.crashes.lossy_disk import (
     state_after,
 )
 from tests.store.deliveries import ADA, SOON, content_of, contents, delivery_of, opened, sent_form
+from tests.store.test_batches import Turns
 
 SEEDS = 20
 BODIES = (b"Hello.\r\n", b"From here\r\n\r\n>From there\r\n\r\n", b"", b"line\r\n" * 2000)
 
 
-@pytest.fixture(params=["maildir", "maildir streamed", "maildir without syncfs", "mbox"])
+KINDS = ("maildir", "maildir in turns", "maildir streamed", "maildir without syncfs", "mbox")
+TURNS = Turns()
+"""The reactor of the kind in whose turns files are made."""
+
+
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if "streamed" in request.param:
         monkeypatch.setattr(maildir_files, "IN_MEMORY_OCTETS", 0)
@@ -45,6 +51,13 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 def message(number: int, repeated: bool = False) -> Delivery:
     return delivery_of(number, content_of(number, BODIES[number % len(BODIES)]), repeated)
+
+
+def wait(futures: Sequence[Future[None]]) -> None:
+    if TURNS.ends:
+        TURNS.until(*futures)
+    for future in futures:
+        future.result(SOON)
 
 
 def send(disk: LossyDisk, mailbox: IMailbox, numbers: Sequence[int]) -> None:
@@ -58,8 +71,7 @@ def send(disk: LossyDisk, mailbox: IMailbox, numbers: Sequence[int]) -> None:
         future = mailbox.deliver(message(number))
         future.add_done_callback(note(number))
         futures.append(future)
-    for future in futures:
-        future.result(SOON)
+    wait(futures)
 
 
 def delivering(disk: LossyDisk, mailbox: IMailbox) -> None:
@@ -126,6 +138,7 @@ def lossy_store(root: Path, kind: str) -> tuple[LossyDisk, MailStore]:
         "mx.example.test",
         patience=SOON,
         undelete_for=60.0 if "trash" in kind else 0.0,
+        turns=TURNS if "turns" in kind else None,
     )
 
 
@@ -146,8 +159,7 @@ def recover(root: Path, kind: str, owed: Sequence[int]) -> tuple[list[Note], lis
     store.start()
     try:
         mailbox = store.mailbox(ADA)
-        for future in [mailbox.deliver(message(number, repeated=True)) for number in owed]:
-            future.result(SOON)
+        wait([mailbox.deliver(message(number, repeated=True)) for number in owed])
         with opened(mailbox) as drop:
             seen = contents(drop)
             assert [listing.octets for listing in drop.listings] == [len(octets) for octets in seen]

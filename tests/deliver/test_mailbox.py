@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,12 +13,13 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailserver.deliver.automatic import beginning_of
 from mailserver.deliver.header import HEAD_OCTETS, head_of, without_return_path
 from mailserver.deliver.mailbox import MailboxAgent
 from mailserver.interfaces import Delivery, IDeliveryAgent, IMailbox, IMaildrop, MailboxUnavailable
 from mailserver.threads import Bridge
 from mailserver.values.address import NULL_SENDER, Address
-from mailserver.values.content import Content, FileContent, MemoryContent
+from mailserver.values.content import Content, FileContent, MemoryContent, PiecesContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
 
@@ -229,6 +231,21 @@ def test_older_return_paths_go(before: bytes, after: bytes, tmp_path: Path) -> N
         trimmed = without_return_path(content, head_of(content))
         assert b"".join(trimmed.chunks()) == after
         assert trimmed.size == len(after)
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_header_is_found_wherever_it_was_cut(cut: int) -> None:
+    octets = b"A: b\r\nC: d\r\n\r\nbody\r\n\r\nmore"
+    pieces = tuple(octets[at : at + cut] for at in range(0, len(octets), cut))
+    assert head_of(PiecesContent(pieces, len(octets))) == b"A: b\r\nC: d\r\n"
+
+
+def test_many_small_pieces_of_a_header_stop_nobody_else() -> None:
+    content = PiecesContent((b"a:\r\n" * 16,) * 5000, 5000 * 64)
+    began = time.process_time()
+    assert len(head_of(content)) == HEAD_OCTETS
+    assert len(beginning_of(content)) >= HEAD_OCTETS
+    assert time.process_time() - began < 0.1  # quadratic, it was half a second
 
 
 def test_a_header_without_end_is_searched_in_bounded_memory() -> None:

@@ -11,7 +11,6 @@ from mailserver.relay.destinations import (
     IDLE_SECONDS,
     KEPT,
     LONGEST_DEAD,
-    PATIENCE_SECONDS,
     SESSION_SECONDS,
     Destinations,
     Key,
@@ -21,6 +20,7 @@ from mailserver.relay.destinations import (
 
 A = Key((("a.test", 25),))
 B = Key((("b.test", 25),))
+C = Key((("c.test", 25),))
 
 
 def middle() -> float:
@@ -334,82 +334,49 @@ def test_a_provider_that_answers_421_above_five_connections_is_met_at_its_limit(
 # -- going along -----------------------------------------------------------------------------------
 
 
-def busy_and_soon(clock: Clock, **more: Any) -> tuple[Destinations, list[str]]:
-    """One inside, at a destination that answers soon."""
-    destinations, inside = Destinations(clock, **more), []
+def full(clock: Clock, pace: Pace | None = None, **more: Any) -> tuple[Destinations, list[str]]:
+    """One inside, at a destination that takes one at a time."""
+    destinations, inside = Destinations(clock, pace or Pace(1), **more), []
     enter(destinations, A, "0", inside)
-    enter(destinations, A, "1", inside)
-    destinations.leave(A, News.GOOD, takes_along=True)
     return destinations, inside
 
 
-def test_three_wait_for_each_session_that_may_take_them_along() -> None:
-    destinations, inside = busy_and_soon(Clock())
-    for name in "abcde":
-        enter(destinations, A, name, inside)
-    assert inside == ["0", "1", "a"]
-    assert destinations.busy_at(A) == 2
-
-
 def test_who_goes_along_has_the_place_of_the_one_before() -> None:
-    destinations, inside = busy_and_soon(Clock())
+    destinations, inside = full(Clock())
     enter(destinations, A, "a", inside)
     enter(destinations, A, "b", inside)
     waiting = destinations.next_in_line(A)
     assert waiting is not None
     destinations.take_along(A)
-    destinations.hand_over(A, News.GOOD, takes_along=True)
-    assert (inside, destinations.busy_at(A)) == (["0", "1"], 1)
-    destinations.leave(A, News.GOOD, takes_along=True)
-    assert (inside, destinations.busy_at(A)) == (["0", "1", "b"], 1)
+    destinations.hand_over(A, News.GOOD)
+    assert (inside, destinations.busy_at(A)) == (["0"], 1)
+    destinations.leave(A, News.GOOD)
+    assert (inside, destinations.busy_at(A)) == (["0", "b"], 1)
 
 
 def test_who_is_sent_back_is_the_next() -> None:
-    destinations, inside = busy_and_soon(Clock())
+    destinations, inside = full(Clock())
     enter(destinations, A, "a", inside)
     enter(destinations, A, "b", inside)
     waiting = destinations.next_in_line(A)
     assert waiting is not None
     destinations.take_along(A)
     destinations.send_back(A, waiting)
-    destinations.leave(A, News.BAD, "cut")
-    assert inside[2:] == ["a", "b"], "and nobody waits for sessions that may end so"
-
-
-def test_nobody_waits_long_to_go_along() -> None:
-    clock = Clock()
-    destinations, inside = busy_and_soon(clock)
-    enter(destinations, A, "a", inside)
-    clock.advance(PATIENCE_SECONDS / 2)
-    enter(destinations, A, "b", inside)
-    destinations.take_along(A)
-    clock.advance(PATIENCE_SECONDS / 2)
-    assert inside[2:] == [], "b has waited for half of it"
-    clock.advance(PATIENCE_SECONDS / 2)
-    assert inside[2:] == ["b"]
-    assert not clock.getDelayedCalls()
+    destinations.leave(A)
+    assert inside == ["0", "a"]
 
 
 def test_nobody_goes_along_past_those_who_wait_elsewhere() -> None:
-    destinations, inside = busy_and_soon(Clock(), total=2)
+    destinations, inside = full(Clock(), total=2)
     enter(destinations, A, "a", inside)
     assert destinations.next_in_line(A) is not None
     enter(destinations, B, "x", inside)
-    enter(destinations, B, "y", inside)
-    assert inside == ["0", "1", "x"]
+    enter(destinations, C, "y", inside)
+    assert inside == ["0", "x"]
     assert destinations.next_in_line(A) is None
 
 
 def test_nobody_goes_along_where_messages_are_counted() -> None:
-    destinations, inside = busy_and_soon(Clock(), pace=Pace(5, per_minute=60))
+    destinations, inside = full(Clock(), Pace(1, per_minute=60))
     enter(destinations, A, "a", inside)
     assert destinations.next_in_line(A) is None
-
-
-def test_at_the_end_nobody_waits_to_go_along() -> None:
-    clock = Clock()
-    destinations, inside = busy_and_soon(clock)
-    enter(destinations, A, "a", inside)
-    destinations.close()
-    assert inside == ["0", "1", "a"]
-    assert not clock.getDelayedCalls()

@@ -18,6 +18,7 @@ import pytest
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import SpoolFull, SpoolUnavailable
 from mailserver.spool import sqlite
+from mailserver.spool.bodies import _THREADS as THREADS
 from mailserver.spool.schema import SpoolUnusable
 from mailserver.spool.sqlite import SpoolNumbers, SqliteSpool
 from mailserver.values.address import Address
@@ -390,6 +391,9 @@ def test_memory_is_held_until_the_disk_has_taken_it(
     monkeypatch.setattr(sqlite, "HELD_IN_ALL", len(LARGE) + 300_000)
     disk = SlowDisk()
     spool = started(folder, disk)
+    others = [spool.bodies.begin(number) for number in range(THREADS)]
+    for other in others:
+        other.write(LARGE)  # no thread is left
     first = spool.begin()
     first.write(LARGE[:500_000])
     room = first.write(LARGE[500_000:])
@@ -405,6 +409,8 @@ def test_memory_is_held_until_the_disk_has_taken_it(
     third.write(LARGE[:500_000])
     assert isinstance(third.entry(envelope()), Entry)
     third.abort()
+    for other in others:
+        other.discard()
     spool.stop()
 
 

@@ -156,6 +156,32 @@ def test_nothing_is_made_while_a_sync_runs_and_all_of_it_when_it_has_ended(place
     assert place.disk.syncs == 2
 
 
+def test_a_sync_that_began_before_a_file_was_there_is_not_taken_for_its_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.make_known()
+    place.disk.may_sync.clear()
+    notices: list[Future[None]] = []
+
+    def write(path: StrPath, pieces: Sequence[bytes]) -> None:
+        if not notices:  # a notice of the quota sets out from its thread in this moment
+            notices.append(Future())
+            notices[0] = place.batches.deliver_from_thread(place.mailbox, delivery_of(9))
+            assert place.disk.syncing.wait(SOON)
+        Watched.write(place.disk, path, pieces)
+
+    monkeypatch.setattr(place.disk, "write", write)
+    future = place.deliver(1)
+    place.turns.end()
+    assert place.files == 3
+    place.disk.syncing.clear()
+    place.disk.may_sync.set()
+    place.turns.until(notices[0])
+    place.turns.until(future)
+    assert future.exception() is None
+    assert place.disk.syncs == 2
+
+
 def test_no_batch_is_larger_than_a_sync_may_be(place: Place) -> None:
     place.make_known()
     futures = [place.deliver(number) for number in range(1, 2 * BATCH)]

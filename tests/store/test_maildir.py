@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mailserver.durable import Disk, StrPath
 from mailserver.interfaces import IMailbox, MailboxUnavailable
+from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.mailstore import MailStore
 from mailserver.values.content import MemoryContent, PiecesContent
 from tests.store.deliveries import (
@@ -269,3 +272,34 @@ def test_large_content_in_pieces_is_kept_as_any_other(root: Path, last: bytes) -
             assert [listing.octets for listing in drop.listings] == [len(first), len(second)]
     assert first == second
     assert first.startswith(HEADER + b"".join(pieces))
+
+
+SHM = Path("/dev/shm")
+
+
+@pytest.mark.skipif(not SHM.is_dir(), reason="there is no second file system")
+def test_what_is_mounted_later_is_synced_by_a_descriptor_of_its_own(tmp_path: Path) -> None:
+    if SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+
+    class Noting(Disk):
+        def __init__(self) -> None:
+            super().__init__()
+            self.synced = 0
+
+        def sync_filesystem(self, folder: StrPath) -> bool:
+            self.synced = os.fstat(self._filesystem(os.fspath(folder))).st_dev
+            return super().sync_filesystem(folder)
+
+    disk = Noting()
+    writer = MaildirWriter(disk, "mx.example.test")
+    domain = tmp_path / "example.test"
+    writer.place(f"{domain}/ada", delivery_of(1))
+    domain.rename(tmp_path / "before")
+    with tempfile.TemporaryDirectory(dir=SHM) as mounted:
+        domain.symlink_to(mounted)
+        for name in ("ada", "bob"):
+            placed = writer.place(f"{domain}/{name}", delivery_of(2))
+            disk.sync_filesystem(writer.filesystem(f"{domain}/{name}"))
+            assert disk.synced == os.stat(placed.path).st_dev, name
+    disk.close()
