@@ -41,6 +41,7 @@ class DirectoryFile:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._known: dict[tuple[str, str], Resolution] = {}
+        self._elsewhere: dict[tuple[str, str], Resolution] = {}
         self._data_version = -1
 
     def open(self) -> None:
@@ -61,7 +62,7 @@ class DirectoryFile:
     def close(self) -> None:
         """Close the file. Harmless twice."""
         with self._lock:
-            self._known.clear()
+            self._clear()
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -90,8 +91,12 @@ class DirectoryFile:
                 self._forget()
                 self._data_version = version
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._known.clear()
+        self._elsewhere.clear()
+
+    def _forget(self) -> None:
+        self._clear()
         added = self._rows("SELECT domain_key, domain FROM domain WHERE added ORDER BY domain_key")
         self._domains = {
             **self._configured,
@@ -118,7 +123,7 @@ class DirectoryFile:
             except sqlite3.Error as error:
                 raise DirectoryUnavailable(f"{self._path}: {error}") from error
             finally:
-                self._known.clear()
+                self._clear()
             self._forget()
 
     def _key(self, address: Address) -> tuple[str, str]:

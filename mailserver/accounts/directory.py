@@ -28,7 +28,7 @@ from mailserver.accounts.resolver import Resolver
 from mailserver.accounts.srs import Srs
 from mailserver.accounts.users import account_from
 from mailserver.interfaces import IDirectory
-from mailserver.values.account import LocalUser, Resolution
+from mailserver.values.account import Elsewhere, LocalUser, Resolution
 from mailserver.values.address import Address
 
 __all__ = [
@@ -52,6 +52,9 @@ FILE_NAME = "accounts.sqlite"
 
 REMEMBERED = 20_000
 """Addresses whose resolution is kept in memory; about 10 MB at most."""
+
+REMEMBERED_ELSEWHERE = 1000
+"""Addresses of other domains: a message asks for its own four times."""
 
 
 @implementer(IDirectory)
@@ -93,15 +96,15 @@ class SqliteDirectory(Domains):
             self._look_for_changes()
             self._fresh_until = now + FRESH_FOR
         wanted = (address.local, address.domain)
-        answer = self._known.get(wanted)
+        answer = self._known.get(wanted) or self._elsewhere.get(wanted)
         if answer is None:
             with self._lock:
                 answer, lasts = self._resolver.resolve(address)
-                # Names that nobody has are a stranger's to choose: they must not push out the others.
+                # Names that nobody here has are a stranger's to choose: they must not push out the others.
                 if lasts:
-                    if len(self._known) >= REMEMBERED:
-                        del self._known[next(iter(self._known))]
-                    self._known[wanted] = answer
+                    _remember(self._known, wanted, answer, REMEMBERED)
+                elif isinstance(answer, Elsewhere) and answer.address is address:
+                    _remember(self._elsewhere, wanted, answer, REMEMBERED_ELSEWHERE)
         return answer
 
     def exact(self, address: Address, key: str, domain: str) -> tuple[Resolution | None, bool]:
@@ -115,3 +118,12 @@ class SqliteDirectory(Domains):
         if alias is not None:
             return alias, lasts
         return self.list_of(key, domain), True
+
+
+def _remember(
+    known: dict[tuple[str, str], Resolution], wanted: tuple[str, str], answer: Resolution, most: int
+) -> None:
+    """Keep an answer, in the place of the oldest where there are enough."""
+    if len(known) >= most:
+        del known[next(iter(known))]
+    known[wanted] = answer

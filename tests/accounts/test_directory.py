@@ -227,6 +227,20 @@ def test_a_resolution_is_remembered_and_the_memory_is_bounded(
     assert len(directory._known) == 3
 
 
+def test_addresses_of_other_domains_are_remembered_apart_until_something_changes(
+    directory: SqliteDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_ELSEWHERE", 3)
+    directory.add_user(ADA, HASH)
+    directory.resolve(ADA)
+    for n in range(10):
+        address = address_from(f"somebody{n}@other.test")
+        assert directory.resolve(address) is directory.resolve(address)
+    assert (len(directory._known), len(directory._elsewhere)) == (1, 3)
+    directory.add_domain("other.test")
+    assert not isinstance(directory.resolve(address), Elsewhere)
+
+
 def test_a_broken_file_is_a_local_fault(tmp_path: Path) -> None:
     path = tmp_path / "accounts.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 100)
