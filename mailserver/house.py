@@ -324,7 +324,8 @@ class House:
         return Pickup(place, self.disk, self.bridge, self.workers, self._reactor)
 
     def _make_spool(self, worker: int) -> SqliteSpool:
-        return SqliteSpool(self.settings.state / SPOOL, self.disk, worker, soon=self.bridge.soon)
+        folder, bridge = self.settings.state / SPOOL, self.bridge
+        return SqliteSpool(folder, self.disk, worker, soon=bridge.soon, hand_back=bridge.call)
 
     def _make_runner(self, spool: SqliteSpool) -> Runner:
         relay = self.settings.relay

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -101,16 +102,37 @@ def _is_its_own_fault(error: Exception) -> bool:
     return not isinstance(error, sqlite3.Error) or _primary_code(error) in _ITS_OWN_FAULT
 
 
+HandBack = Callable[[Callable[[], object]], object]
+"""``threads.Bridge.call``."""
+
+
+def _at_once(call: Callable[[], object]) -> None:
+    call()
+
+
+def _tell(writes: Sequence[Write[Any]]) -> None:
+    for write in writes:
+        write.future.set_result(write.result)
+
+
 class Committer:
     """Takes what waits, writes it in one transaction, and then resolves the futures of all.
 
     ``forgotten`` is called in the committer's thread with the ids of entries that are gone and had
-    a file.  ``mark`` is the highest id that is reserved on the disk.
+    a file.  ``hand_back`` runs what it is given, in the thread of those who wait if there is one: this one
+    would wake that one with the first result, and fight with it for the interpreter over the others.
+    ``mark`` is the highest id that is reserved on the disk.
     """
 
-    def __init__(self, db: sqlite3.Connection, forgotten: Callable[[Sequence[int]], object]) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        forgotten: Callable[[Sequence[int]], object],
+        hand_back: HandBack | None = None,
+    ) -> None:
         self._db = db
         self._forgotten = forgotten
+        self._hand_back = hand_back or _at_once
         self._requests: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
@@ -188,8 +210,7 @@ class Committer:
                 for write in writes:
                     write.future.set_exception(failure)
             return
-        for write in writes:
-            write.future.set_result(write.result)
+        self._hand_back(partial(_tell, writes))
         self._forget_files([number for write in writes for number in write.with_file])
 
     def _apply(self, writes: Sequence[Write[Any]]) -> None:

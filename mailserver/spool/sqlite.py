@@ -20,7 +20,7 @@ from mailserver.interfaces import ANY_LANE, ISpool, ISpoolWriter, Notice, SpoolF
 from mailserver.promise import Promise
 from mailserver.spool import leases
 from mailserver.spool.bodies import Bodies, BodyStream
-from mailserver.spool.committer import MARK_AHEAD, Call, Committer, NewEntry, Write
+from mailserver.spool.committer import MARK_AHEAD, Call, Committer, HandBack, NewEntry, Write
 from mailserver.spool.content import ContentReader, StoredContent
 from mailserver.spool.rows import attempt_rows, delayed_row, entry_row, recipient_rows
 from mailserver.spool.schema import SpoolUnusable, bodies_path, lock_path, open_for_writing, spool_path
@@ -183,10 +183,12 @@ class SqliteSpool:
         worker: int = 0,
         now: Callable[[], float] = time.time,
         soon: Callable[[Callable[[], None]], object] | None = None,
+        hand_back: HandBack | None = None,
     ) -> None:
         """``soon`` runs what it is given when the reactor's turn ends: what was asked for in one turn is
         then handed to the committer together.  Nobody can be answered before that in any case, and a
-        thread that wakes for the first of twenty commits twenty times, and fights for the interpreter."""
+        thread that wakes for the first of twenty commits twenty times, and fights for the interpreter.
+        ``hand_back`` runs in the reactor's thread what tells those who waited for a commit."""
         if not 0 <= worker < 1 << _WORKER_BITS:
             raise ValueError(f"a worker's number is 0 to {(1 << _WORKER_BITS) - 1}, not {worker}")
         self._folder = folder
@@ -194,6 +196,7 @@ class SqliteSpool:
         self._worker = worker
         self._now = now
         self._soon = soon
+        self._hand_back = hand_back
         self._gathered: list[Write[Any]] = []
         self._held = 0
         self._holding = threading.Lock()
@@ -228,7 +231,7 @@ class SqliteSpool:
         self.bodies = Bodies(bodies_path(self._folder, self._worker), self._disk)
         self.bodies.sweep([number for (number,) in db.execute("SELECT id FROM entry WHERE content IS NULL")])
         self._numbers = SpoolNumbers(self._worker, _reserved(db, self._now), self._now)
-        self._committer = Committer(db, self.bodies.remove)
+        self._committer = Committer(db, self.bodies.remove, self._hand_back)
 
     def stop(self) -> None:
         """Finish what was handed over, then close. Later requests fail with ``SpoolUnavailable``.

@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from textwrap import dedent
 
 import pytest
@@ -237,6 +238,25 @@ def test_a_disk_that_lags_stops_the_writer(folder: Path) -> None:
     disk.gate.set_result(None)
     room.result(WAIT)
     assert writer.commit(envelope()).result(WAIT).content.size == taken
+    spool.stop()
+
+
+def test_all_who_waited_for_a_commit_are_told_in_one_piece_by_whoever_runs_it(folder: Path) -> None:
+    turn: list[Callable[[], object]] = []
+    ends: SimpleQueue[Callable[[], object]] = SimpleQueue()
+    spool = SqliteSpool(folder, Disk(), soon=turn.append, hand_back=ends.put)
+    spool.start()
+    futures = []
+    for _ in range(5):
+        writer = spool.begin()
+        writer.write(b"x")
+        futures.append(writer.commit(envelope()))
+    turn.pop()()
+    told = ends.get(timeout=WAIT)
+    assert not any(future.done() for future in futures)
+    told()
+    assert [future.exception() for future in futures] == [None] * 5
+    assert ends.empty()
     spool.stop()
 
 
