@@ -45,7 +45,7 @@ class ContentReader:
 
 @dataclass(frozen=True, slots=True)
 class StoredContent:
-    """A ``Content`` of at most ``sqlite.IN_DATABASE_OCTETS``, read when it is needed."""
+    """A ``Content`` of at most ``writer.IN_DATABASE_OCTETS``, read when it is needed."""
 
     reader: ContentReader
     number: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,15 +15,17 @@ from typing import Any, TypeVar
 from zope.interface import implementer
 
 from mailserver.durable import Disk
-from mailserver.interfaces import ANY_LANE, ISpool, ISpoolWriter, Notice, SpoolFull, SpoolUnavailable
+from mailserver.interfaces import ANY_LANE, ISpool, Notice, SpoolFull, SpoolUnavailable
 from mailserver.promise import Promise
 from mailserver.spool import leases
 from mailserver.spool.bodies import Bodies, BodyStream
 from mailserver.spool.committer import MARK_AHEAD, Call, Committer, HandBack, NewEntry, Write
 from mailserver.spool.content import ContentReader, StoredContent
+from mailserver.spool.numbers import WORKER_BITS, SpoolNumbers
 from mailserver.spool.rows import attempt_rows, delayed_row, entry_row, recipient_rows
 from mailserver.spool.schema import SpoolUnusable, bodies_path, lock_path, open_for_writing, spool_path
-from mailserver.values.content import Content, FileContent, MemoryContent, PiecesContent
+from mailserver.spool.writer import HeldMemory, SpoolWriter
+from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Waiting
 from mailserver.values.outcome import Delayed, Outcome
 
@@ -32,141 +33,15 @@ __all__ = ["SpoolUnusable", "SqliteSpool"]
 
 T = TypeVar("T")
 
-IN_DATABASE_OCTETS = 256 * 1024
-"""Content up to this size lives in the database, larger content in a file of its own."""
-
 IN_MEMORY_OCTETS = 64 * 1024
 """Content up to this size stays in memory from acceptance to delivery."""
-
-HELD_OCTETS = 2 * 1024 * 1024
-"""Content up to this size stays in memory until its end has come; most of it is delivered then, and needs no
-file of the spool."""
-
-HELD_IN_ALL = 32 * 1024 * 1024
-"""Octets of such contents, of all sessions together; more of them go to files as they come."""
-
-_SMALL_PIECES = 64
-"""So many pieces are made one: a client that sends octet by octet must not fill memory with what Python adds
-to each."""
 
 _TOGETHER = 32
 """Most requests handed over together: with content of the largest size they are a whole commit."""
 
-_WORKER_BITS = 10
-
 # `mailserver queue` looks at the lock for a moment; a start just then must not take it for a server.
 _LOCK_TRIES = 10
 _LOCK_PAUSE = 0.02
-
-
-class SpoolNumbers:
-    """Numbers for entries: microseconds and the worker's own, strictly increasing, below 2**63.
-
-    A number must never come back: a mailbox file is named after it, and a second message of that
-    name would be taken for a delivery that is repeated.  So a clock that goes back does not matter,
-    and ``after`` is the highest number that an earlier process may have given out.
-    """
-
-    def __init__(self, worker: int, after: int, now: Callable[[], float]) -> None:
-        self._worker = worker
-        self._last = after >> _WORKER_BITS
-        self._now = now
-        self._lock = threading.Lock()
-
-    def next(self) -> int:
-        """A new number."""
-        with self._lock:
-            self._last = max(self._last + 1, int(self._now() * 1e6))
-            return self._last << _WORKER_BITS | self._worker
-
-
-@implementer(ISpoolWriter)
-class SpoolWriter:
-    """One message on its way in: in memory while it is small, then in a file of its own."""
-
-    def __init__(self, spool: SqliteSpool, number: int) -> None:
-        self.id = number
-        self._spool = spool
-        self._chunks: list[bytes] = []
-        self._joined = 0
-        self._size = 0
-        self._held = 0
-        self._stream: BodyStream | None = None
-        self._ended = False
-
-    def write(self, chunk: bytes) -> Future[None] | None:
-        """See ``ISpoolWriter``."""
-        if self._ended:
-            return None
-        self._size += len(chunk)
-        if self._stream is not None:
-            return self._stream.write(chunk)
-        self._chunks.append(chunk)
-        if len(self._chunks) - self._joined > _SMALL_PIECES:
-            self._chunks[self._joined :] = [b"".join(self._chunks[self._joined :])]
-            self._joined += 1
-        if self._size <= IN_DATABASE_OCTETS or self._may_hold():
-            return None
-        return self._begin_file()
-
-    def _may_hold(self) -> bool:
-        """Whether what is here may stay in memory although it is large."""
-        if self._size > HELD_OCTETS or not self._spool.hold(self._size - self._held):
-            return False
-        self._held = self._size
-        return True
-
-    def _let_go(self) -> None:
-        """Memory for others."""
-        self._spool.hold(-self._held)
-        self._held = 0
-
-    def _begin_file(self) -> Future[None] | None:
-        self._stream = self._spool.bodies.begin(self.id)
-        chunks, self._chunks = self._chunks, []
-        room = None
-        for chunk in chunks:
-            room = self._stream.write(chunk)
-        if room is None:
-            self._let_go()
-        else:  # in memory until the disk has taken it, though it be after the commit was asked for
-            held, self._held = self._held, 0
-            room.add_done_callback(lambda _: self._spool.hold(-held))
-        return room
-
-    def entry(self, envelope: Envelope) -> Entry | Future[Entry] | None:
-        """See ``ISpoolWriter``."""
-        if self._ended or not self._spool.has_reserved(self.id):
-            return None
-        if self._stream is not None:
-            return self._spool.unkept_file(self.id, envelope, self._size, self._stream)
-        if self._size > IN_DATABASE_OCTETS:
-            return self._spool.unkept(self.id, envelope, PiecesContent(tuple(self._chunks), self._size))
-        octets = b"".join(self._chunks)
-        self._chunks = [octets]
-        return self._spool.unkept(self.id, envelope, MemoryContent(octets))
-
-    def commit(self, envelope: Envelope) -> Future[Entry]:
-        """See ``ISpoolWriter``."""
-        if self._ended:
-            return _failed(SpoolUnavailable("the message was ended before"))
-        self._ended = True
-        if self._size > IN_DATABASE_OCTETS and self._stream is None:
-            self._begin_file()
-        chunks, self._chunks = self._chunks, []
-        if self._stream is None:
-            return self._spool.keep(self.id, envelope, b"".join(chunks))
-        return self._spool.keep_file(self.id, envelope, self._size, self._stream)
-
-    def abort(self) -> None:
-        """See ``ISpoolWriter``."""
-        if self._ended:
-            return
-        self._ended = True
-        self._chunks = []
-        self._let_go()
-        if self._stream is not None:
-            self._stream.discard()
 
 
 @implementer(ISpool)
@@ -189,8 +64,8 @@ class SqliteSpool:
         then handed to the committer together.  Nobody can be answered before that in any case, and a
         thread that wakes for the first of twenty commits twenty times, and fights for the interpreter.
         ``hand_back`` runs in the reactor's thread what tells those who waited for a commit."""
-        if not 0 <= worker < 1 << _WORKER_BITS:
-            raise ValueError(f"a worker's number is 0 to {(1 << _WORKER_BITS) - 1}, not {worker}")
+        if not 0 <= worker < 1 << WORKER_BITS:
+            raise ValueError(f"a worker's number is 0 to {(1 << WORKER_BITS) - 1}, not {worker}")
         self._folder = folder
         self._disk = disk
         self._worker = worker
@@ -198,8 +73,7 @@ class SqliteSpool:
         self._soon = soon
         self._hand_back = hand_back
         self._gathered: list[Write[Any]] = []
-        self._held = 0
-        self._holding = threading.Lock()
+        self.memory = HeldMemory()
         self._opened: ExitStack | None = None
 
     def start(self) -> None:
@@ -313,15 +187,6 @@ class SqliteSpool:
         """
         return bool(number <= self._committer.mark)
 
-    def hold(self, octets: int) -> bool:
-        """Let a writer keep so many octets more in memory (below 0: fewer); whether they are not too many.
-        In any thread."""
-        with self._holding:
-            if octets > 0 and self._held + octets > HELD_IN_ALL:
-                return False
-            self._held += octets
-        return True
-
     def unkept(self, number: int, envelope: Envelope, content: Content) -> Entry:
         """The entry that a message in memory would be."""
         return _leased(number, self._now(), envelope, content)
@@ -419,19 +284,13 @@ def _reserved(db: sqlite3.Connection, now: Callable[[], float]) -> int:
     """The highest number that an earlier process may have given out; a second's worth beyond it,
     or beyond this moment, is reserved for ours."""
     (mark,) = db.execute("SELECT value FROM mark WHERE name = 'issued'").fetchone()
-    moment = int(now() * 1e6) << _WORKER_BITS
+    moment = int(now() * 1e6) << WORKER_BITS
     db.execute("UPDATE mark SET value = ? WHERE name = 'issued'", (max(mark, moment) + MARK_AHEAD,))
     return int(mark)
 
 
 def _leased(number: int, arrived: float, envelope: Envelope, content: Content) -> Entry:
     return Entry(number, arrived, envelope, tuple([Waiting(one) for one in envelope.recipients]), content)
-
-
-def _failed(error: SpoolUnavailable) -> Future[Entry]:
-    future: Future[Entry] = Promise()
-    future.set_exception(error)
-    return future
 
 
 def _exclusive(path: Path) -> int:

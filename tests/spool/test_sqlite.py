@@ -18,10 +18,11 @@ import pytest
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import SpoolFull, SpoolUnavailable
-from mailserver.spool import sqlite
+from mailserver.spool import writer as writer_module
 from mailserver.spool.bodies import _THREADS as THREADS
+from mailserver.spool.numbers import SpoolNumbers
 from mailserver.spool.schema import SpoolUnusable
-from mailserver.spool.sqlite import SpoolNumbers, SqliteSpool
+from mailserver.spool.sqlite import SqliteSpool
 from mailserver.values.address import Address
 from mailserver.values.envelope import Entry, Envelope, Recipient
 from tests.spool.letters import WAIT, delayed, delivered, due, envelope, octets_of, spooled
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large content goes to a file as it comes."""
-    monkeypatch.setattr(sqlite, "HELD_IN_ALL", 0)
+    monkeypatch.setattr(writer_module, "HELD_IN_ALL", 0)
 
 
 @pytest.fixture
@@ -365,7 +366,7 @@ def test_large_content_is_read_from_memory_before_its_commit_and_needs_no_file(f
 def test_all_sessions_together_hold_no_more_than_they_may(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "HELD_IN_ALL", 2 * len(LARGE))
+    monkeypatch.setattr(writer_module, "HELD_IN_ALL", 2 * len(LARGE))
     spool = started(folder)
     writers = [spool.begin() for _ in range(3)]
     for writer in writers:
@@ -389,8 +390,8 @@ def test_all_sessions_together_hold_no_more_than_they_may(
 def test_content_beyond_what_one_may_hold_goes_to_a_file_and_frees_its_memory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "HELD_OCTETS", len(LARGE))
-    monkeypatch.setattr(sqlite, "HELD_IN_ALL", len(LARGE))
+    monkeypatch.setattr(writer_module, "HELD_OCTETS", len(LARGE))
+    monkeypatch.setattr(writer_module, "HELD_IN_ALL", len(LARGE))
     spool = started(folder)
     longer = spool.begin()
     longer.write(LARGE)
@@ -407,8 +408,8 @@ def test_content_beyond_what_one_may_hold_goes_to_a_file_and_frees_its_memory(
 def test_memory_is_held_until_the_disk_has_taken_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, longest: int
 ) -> None:
-    monkeypatch.setattr(sqlite, "HELD_OCTETS", longest)
-    monkeypatch.setattr(sqlite, "HELD_IN_ALL", len(LARGE) + 300_000)
+    monkeypatch.setattr(writer_module, "HELD_OCTETS", longest)
+    monkeypatch.setattr(writer_module, "HELD_IN_ALL", len(LARGE) + 300_000)
     disk = SlowDisk()
     spool = started(folder, disk)
     others = [spool.bodies.begin(number) for number in range(THREADS)]
