@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IDelayedCall
 
 from mailserver.interfaces import Exchange
 from mailserver.relay.memory import HostMemory
+from mailserver.relay.opening import open_session
 from mailserver.relay.protection import OPPORTUNISTIC, Level, Security
 from mailserver.relay.sessions import Manner, Target
-from mailserver.relay.smtp import SMTPSession, open_session
+from mailserver.relay.smtp import SMTPSession
 from mailserver.relay.tls import ClientTLS
 from mailserver.wire.client_events import SessionEnded, Stage
 

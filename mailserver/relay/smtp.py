@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.relay.deadline import Deadline
-from mailserver.relay.protection import OPPORTUNISTIC, Level, Protection, Security
+from mailserver.relay.protection import Level, Protection, Security
 from mailserver.relay.sending import WHOLE_OCTETS, ContentProducer
 from mailserver.relay.sessions import (
-    CONNECT_SECONDS,
     LIMITS,
     QUIT_SECONDS,
     TRANSACTION_SECONDS,
@@ -29,6 +26,7 @@ from mailserver.relay.sessions import (
     Target,
 )
 from mailserver.relay.tls import ClientTLS, Handshake
+from mailserver.relay.troubles import connection_words, tls_words
 from mailserver.sockets import direct_writer
 from mailserver.values.attempt import Attempt, Dialogue
 from mailserver.values.content import Content
@@ -51,23 +49,6 @@ from mailserver.wire.smtp_client import SMTPClientMachine
 SOON_SECONDS = 0.03
 """A server that takes longer to answer the end of data gets nothing behind it: what comes next might wait
 there while other sessions are free."""
-
-
-def open_session(
-    reactor: Any, manner: Manner, target: Target, tls: ClientTLS | None, security: Security = OPPORTUNISTIC
-) -> SMTPSession:
-    """Begin to connect; the session's ``opened`` gives the session once it takes transactions, or
-    why it never will, and never fails.
-
-    ``tls`` is ``None`` to stay in clear; ``security`` is what the handshake must reach.
-    """
-    session = SMTPSession(reactor, manner, target, tls, security)
-    factory: ClientFactory = _OneSession(session)
-    source = (manner.source, 0) if manner.source else None
-    session.connector = reactor.connectTCP(
-        target.address, target.port, factory, CONNECT_SECONDS, bindAddress=source
-    )
-    return session
 
 
 class _Transaction:
@@ -328,7 +309,7 @@ class SMTPSession(Protocol):
         self._deadline.stop()
         if self._handshaking:
             if self._handshake is not None:
-                self._handshake.broken(_tls_words(reason))
+                self._handshake.broken(tls_words(reason))
             self._abandon("the TLS handshake failed")
         else:
             self._abandon(f"the connection was lost while waiting for {self._machine.stage.value}")
@@ -339,7 +320,7 @@ class SMTPSession(Protocol):
         self._offline = True
         self._machine.abandon("no connection")
         if not self.opened.called:
-            why = _why(reason)
+            why = connection_words(reason)
             self.opened.callback(SessionEnded(Stage.CONNECT, f"connect to {self.target}: {why}"))
         self.gone.callback(None)
 
@@ -515,36 +496,5 @@ class SMTPSession(Protocol):
         self._act_on(events)
 
 
-class _OneSession(ClientFactory):
-    noisy = False
-
-    def __init__(self, session: SMTPSession) -> None:
-        self._session = session
-
-    def buildProtocol(self, addr: Any) -> SMTPSession:
-        return self._session
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self._session.connection_failed(reason)
-
-
 def _nowhere(octets: bytes) -> None:
     """There is no connection to write to."""
-
-
-def _tls_words(reason: Failure) -> str:
-    """What OpenSSL, or the network, said about a handshake that broke."""
-    error = reason.value
-    said = getattr(error, "args", ())
-    if isinstance(error, SSL.Error) and said and isinstance(said[0], list) and said[0]:
-        return "; ".join(str(part[-1]) for part in said[0])
-    return "the connection was lost in the TLS handshake"
-
-
-def _why(reason: Failure) -> str:
-    error = reason.value
-    if isinstance(error, TimeoutError | TCPTimedOutError):
-        return "Connection timed out"
-    if isinstance(error, ConnectError) and isinstance(error.osError, int):
-        return os.strerror(error.osError)
-    return type(error).__name__

@@ -9,8 +9,9 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from mailserver.relay import sessions
+from mailserver.relay.opening import open_session
 from mailserver.relay.sessions import Manner, Target
-from mailserver.relay.smtp import SMTPSession, open_session
+from mailserver.relay.smtp import SMTPSession
 from mailserver.values.address import Address
 from mailserver.values.content import MemoryContent
 from mailserver.values.envelope import Envelope, Recipient
