@@ -203,25 +203,13 @@ def _submitting(place: Path) -> Stacks:
         server.stop()
 
 
-def _many_sessions(place: Path) -> Stacks:
+def _reading(place: Path, ask: Callable[[int], object]) -> Stacks:
     server = pop3.Ours(place)
     pop3.fill(server.mail, pop3.SMALL)
     server.start()
     try:
         with samples(server.pid, place) as stacks:
-            pop3.sessions_a_second(server.port, 4000)
-            return stacks()
-    finally:
-        server.stop()
-
-
-def _retrieving(place: Path) -> Stacks:
-    server = pop3.Ours(place)
-    pop3.fill(server.mail, pop3.SMALL)
-    server.start()
-    try:
-        with samples(server.pid, place) as stacks:
-            pop3.messages_a_second(server.port, 40_000)
+            ask(server.port)
             return stacks()
     finally:
         server.stop()
@@ -233,8 +221,14 @@ LOADS: dict[str, tuple[str, Callable[[Path], Stacks]]] = {
     "large": ("local delivery, 1 MiB", lambda place: _delivering(place, True, 2**20, 500)),
     "submission": ("submission, STARTTLS and AUTH for each message", _submitting),
     "relay": ("relay to one next hop", _relaying),
-    "sessions": ("POP3 log-in, STAT, UIDL, QUIT", _many_sessions),
-    "retr": ("POP3 RETR, 4 KiB", _retrieving),
+    "sessions": (
+        "POP3 log-in, STAT, UIDL, QUIT",
+        lambda place: _reading(place, lambda port: pop3.sessions_a_second(port, 4000)),
+    ),
+    "retr": (
+        "POP3 RETR, 4 KiB",
+        lambda place: _reading(place, lambda port: pop3.messages_a_second(port, 40_000)),
+    ),
 }
 
 
