@@ -152,6 +152,9 @@ class House:
         settings = self.settings
         try:
             self.disk.make_folder(settings.state)
+            # First of all, for its lock tells whether another server lives here: what that one has under
+            # way, its commands and its trace, is not ours to touch.
+            self.spool.start()
             if settings.tls is None and self._place.number == 0:
                 names = [settings.hostname, *settings.domains]
                 ensure_self_signed(self.disk, self.tls.certificate, self.tls.key, names)
@@ -162,7 +165,6 @@ class House:
             self.store.start()
             self.deliveries.open()
             self.tracing.open()
-            self.spool.start()
             self.outgoing.open(self.spool, self.bridge, self.runner.accepted)
             self.submissions.open(self.spool, self.runner.accepted)
             self.suppressing.open()

@@ -40,6 +40,7 @@ WORK_SECONDS, REST_SECONDS = 0.005, 0.02
 
 _SESSIONS = 100_000
 _NAME = re.compile(r"M\d+Q([0-9a-z]+\.\d+)\.")
+_BROUGHT = re.compile(r"M\d+K[0-9a-f]+\.")
 
 Resolve = Callable[[Address], Resolution]
 
@@ -136,22 +137,42 @@ def _look_for_files(
     settings: Settings, books: Books, resolve: Resolve, report: Report, pace: Callable[[], object]
 ) -> None:
     wanted: dict[Address, dict[str, tuple[str, int, str]]] = defaultdict(dict)
-    owners: dict[str, Address] = {}
+    owners: dict[str, Address | None] = {}
     for id_, number, to in books.delivered:
         if to not in owners:
-            answer = resolve(address_from(to))
-            owners[to] = answer.account.address if isinstance(answer, LocalUser) else address_from(to)
-        wanted[owners[to]][f"{id_}.{number}"] = (id_, number, to)
+            owners[to] = _maildir_of(settings, resolve(address_from(to)), address_from(to))
+        if (owner := owners[to]) is not None:
+            wanted[owner][f"{id_}.{number}"] = (id_, number, to)
     for owner, messages in wanted.items():
         pace()
-        gone = messages.keys() - _names(Path(mailbox_path(str(settings.store.path), owner)))
+        maildir = Path(mailbox_path(str(settings.store.path), owner))
+        gone = messages.keys() - _names(maildir)
         report.files += len(messages) - len(gone)
         if gone:
             gone = _not_deleted(settings.state / FILE_NAME, str(owner), gone)
+            gone = set(sorted(gone)[_brought(maildir) :])
         for name in sorted(gone):
             id_, number, to = messages[name]
             why = f"delivered to the mailbox of {owner}; the file is gone, and nobody deleted it by POP3"
             report.missing.append(Missing("file", id_, number, to, why))
+
+
+def _maildir_of(settings: Settings, answer: Resolution, to: Address) -> Address | None:
+    """Whose Maildir a message was delivered to; ``None`` where it is an mbox now, which names no messages."""
+    if not isinstance(answer, LocalUser):
+        return to
+    is_mbox = (answer.account.format or settings.store.format) == "mbox"
+    return None if is_mbox else answer.account.address
+
+
+def _brought(maildir: Path) -> int:
+    """How many messages a conversion or an import has brought, under names that tell no queue id: as many of
+    those that are looked for may be among them."""
+    names: list[str] = []
+    for folder in (maildir / "new", maildir / "cur"):
+        with suppress(OSError):
+            names += os.listdir(folder)
+    return sum(1 for name in names if _BROUGHT.search(name))
 
 
 def _names(maildir: Path) -> set[str]:

@@ -16,7 +16,10 @@ from mailserver.spool.selection import Selection
 
 _HAS_HOLD = """orders LIKE '%"hold":%'"""
 _HELD_WHOLE = "entry IN (SELECT id FROM entry WHERE hold IS NOT NULL)"
-_NOT_HELD = f"next_attempt < {NEVER!r} AND NOT {_HAS_HOLD} AND NOT {_HELD_WHOLE}"
+_TOO_EARLY = """entry IN (
+    SELECT id FROM entry WHERE json_extract(parameters, '$.release_at') > CAST(strftime('%s', 'now') AS REAL)
+)"""
+_NOT_HELD = f"next_attempt < {NEVER!r} AND NOT {_HAS_HOLD} AND NOT {_HELD_WHOLE} AND NOT {_TOO_EARLY}"
 _WITHOUT_HOLD = f"CASE WHEN {_HAS_HOLD} THEN json_remove(orders, '$.hold') ELSE orders END"
 _WITH = "json_set(iif(orders = '', '{{}}', orders), '$.{}', ?)"
 _STILL_HELD = f"EXISTS (SELECT 1 FROM recipient WHERE entry = id AND next_attempt >= {NEVER!r})"
@@ -46,7 +49,8 @@ Order = Callable[[sqlite3.Connection, Selection], Changed]
 
 
 def retry(db: sqlite3.Connection, selection: Selection) -> Changed:
-    """Make due now. Only naming messages by their numbers releases what is held or set aside."""
+    """Make due now. Only naming messages by their numbers releases what is held or set aside, or sends early
+    what its sender wanted to leave later: an undo window holds."""
     named = bool(selection.numbers)
     changed = _update(
         db, selection, f"next_attempt = 0, orders = {_WITHOUT_HOLD}", [], "1" if named else _NOT_HELD

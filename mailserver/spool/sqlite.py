@@ -312,4 +312,6 @@ def _exclusive(path: Path) -> int:
             os.close(fd)
             raise
     os.close(fd)
-    raise SpoolUnusable(f"another server uses the spool ({path} is locked)")
+    raise SpoolUnusable(
+        f"another server uses the spool ({path} is locked); end that one, or give this one another `state`"
+    )

@@ -163,7 +163,11 @@ class SmtpState:
             self._begin_chunks(reply)
         else:
             # A reply to the end of data names the message, so caching it would only waste memory.
-            octets = self._last_words(reply) if kind is ContentEnd else self._said(reply, kind.__name__)
+            octets = (
+                self._last_words(reply)
+                if kind is ContentEnd
+                else self._said(reply, kind.__name__ if event else "")
+            )
             self._output.append(octets)
             follow = _FOLLOW.get(kind)
             if follow is not None:

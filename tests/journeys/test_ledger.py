@@ -82,3 +82,20 @@ def _delete(server: Server, statement: str, *values: object) -> None:
             if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'entry'").fetchone():
                 db.execute(statement, values)
         db.close()
+
+
+def test_what_a_conversion_has_brought_is_not_missed(make_server: Callable[..., Server]) -> None:
+    server = make_server("a", "mx.a.test", ["a.test"])
+    server.add_user("ada@a.test")
+    server.start()
+    for _ in range(3):
+        _send(server, "ada@a.test")
+    eventually(lambda: len(server.mail("ada@a.test")) == 3, "deliveries")
+    server.cli("mailbox", "convert", "ada@a.test", "--to", "mbox")
+    assert _ledger(server)[1]["missing"] == []
+    server.cli("mailbox", "convert", "ada@a.test", "--to", "maildir")
+    code, told = _ledger(server)
+    assert (code, told["missing"], told["messages"]) == (0, [], 3)
+    _send(server, "ada@a.test")
+    eventually(lambda: len(server.mail("ada@a.test")) == 4, "the new one")
+    assert _ledger(server)[1]["files"] >= 1

@@ -127,6 +127,21 @@ def test_a_busy_port_stops_the_start(make_server: Callable[..., Server]) -> None
     check_one_clear_line(done, str(server.ports["pop3"]))
 
 
+def test_a_second_server_on_the_same_state_ends_and_touches_nothing_of_the_first(
+    make_server: Callable[..., Server],
+) -> None:
+    first = make_server("a", "mx.a.test", ["a.test"]).start()
+    second = make_server("b", "mx.a.test", ["a.test"], {"": {"state": str(first.folder / "state")}})
+    eventually(lambda: _began(first) == 1, "the first record")
+    check_one_clear_line(start_in(second.folder), "another server uses the spool", "another `state`")
+    time.sleep(0.3)  # three times what a record waits
+    assert _began(first) == 1, "the trace of the first has no gap"
+
+
+def _began(server: Server) -> int:
+    return sum(path.read_text().count('"began"') for path in server.folder.glob("state/trace/*.trace"))
+
+
 def test_a_daemon_that_cannot_start_says_why_in_its_log(make_server: Callable[..., Server]) -> None:
     server = make_server("a", "mx.a.test", ["a.test"])
     log = server.folder / "daemon.log"

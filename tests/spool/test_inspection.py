@@ -126,6 +126,22 @@ def test_retry_all(queue: Queue) -> None:
     assert next_attempts(inspection) == [[0], [None], [0, 0]]
 
 
+def test_retry_sends_nothing_early_that_is_to_leave_later_unless_it_is_named(folder: Path) -> None:
+    spool = SqliteSpool(folder, Disk())
+    spool.start()
+    later = replace(envelope(), release_at=9e9)
+    writer = spool.begin()
+    writer.write(b"x")
+    entry = writer.commit(later).result(WAIT)
+    with QueueInspection(folder) as inspection:
+        assert retried(inspection) == 0
+        assert retried(inspection, recipient=Address("", "b.test")) == 0
+        assert next_attempts(inspection) == [[9e9]]
+        assert retried(inspection, entry.id) == 1
+        assert next_attempts(inspection) == [[0]]
+    spool.stop()
+
+
 def test_remove(queue: Queue, folder: Path) -> None:
     inspection, entries = queue
     for left in (2, 1, 0):
@@ -225,7 +241,8 @@ def test_a_hold_and_a_release_time_are_shown_and_a_retry_ends_both(folder: Path,
         assert shown == [("over its limit", "over its limit", 8e9), ("", "", 7e9)]
         assert [[r.held for r in e.recipients] for e in queue.entries()] == [[True], [False]]
         assert next_attempts(queue)[1] == [7e9]
-        assert retried(queue) == 1  # a hold is not ended by the way
+        assert retried(queue) == 0  # neither a hold nor a time that was asked for is ended by the way
+        assert retried(queue, waits.id) == 1
         assert [e.id for e in due(spool)] == [waits.id]
         assert retried(queue, held.id) == 1
         (released,) = due(spool)
