@@ -144,7 +144,8 @@ def reading(terms: Terms) -> list[Figure]:
     makers: Sequence[Callable[[Path], pop3.Reader]] = [pop3.Dovecot, pop3.Ours]
     found: dict[str, dict[str, list[float]]] = {}
     for _ in range(terms.rounds):
-        rates = pop3.small(makers, terms.folder, terms.count(300), terms.count(5000))
+        # A turn of half a thousand is over before the processors have noticed that there is work.
+        rates = pop3.small(makers, terms.folder, terms.count(300), terms.count(30_000))
         for make in makers:
             name = make(Path("/nonexistent")).name
             row = rates[name] | pop3.large(make, terms.folder, terms.count(50_000))
