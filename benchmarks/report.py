@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.curves import Point
 from benchmarks.instructions import commit
-from benchmarks.limits import FILES, LARGE_FILES, SQLITE, TLS, TWISTED, Limit
+from benchmarks.limits import FILES, LARGE_FILES, ONE_ANSWER, SQLITE, TLS, TWISTED, Limit
 from benchmarks.peers import PeerMissing
 from benchmarks.works import Figure
 
@@ -104,7 +104,7 @@ LIMITED = {
     "relay to one next hop": (SQLITE, TWISTED),
     "relay to 300 next hops, 50 ms an answer": (SQLITE, TWISTED),
     "POP3 log-in, STAT, UIDL, QUIT": (TWISTED,),
-    "POP3 RETR, 4 KiB": (TWISTED,),
+    "POP3 RETR, 4 KiB": (ONE_ANSWER,),
 }
 """What each work stands on, of `limits.py`."""
 
