@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from mailserver.trace.segments import FOLDER as TRACE
 from mailserver.values.address import address_from
 from mailserver.values.envelope import Envelope, Recipient
 from tests.journeys.tools import ours, run
+from tests.spool.letters import delayed, spooled
 
 TOML = 'hostname = "mx.example.test"\ndomains = ["example.test"]\n'
 USER = "user add ada@example.test --password-stdin"
@@ -88,12 +90,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     spool = SqliteSpool(folder / "state" / "spool", Disk(), 0)
     spool.start()
     partner = address_from("bob@partner.test")
-    writer = spool.begin()
-    writer.write(b"Subject: x\r\n\r\nx\r\n")
-    envelope = Envelope(
-        address_from("ada@example.test"), (Recipient(0, partner, partner),), release_at=4_000_000_000.0
-    )
-    entry = writer.commit(envelope).result(10)
+    envelope = Envelope(address_from("ada@example.test"), (Recipient(0, partner, partner),))
+    entry = spooled(spool, what=envelope)
+    spool.record(entry, [delayed(entry.waiting[0], 4_000_000_000.0)]).result(10)
+    spooled(spool, what=replace(envelope, release_at=4_000_000_000.0))  # `recall` takes it back
     spool.stop()
     recorder = Recorder(folder / "state" / TRACE, 0, 86400.0, 0, pytest.fail)
     recorder.start()
