@@ -38,6 +38,8 @@ PASSWORD = "a password for the benchmark only"
 LOGIN = f"{USER}@{DOMAIN}"
 MESSAGE = b"From: a@bench.test\nSubject: message\n\n" + (b"x" * 71 + b"\n") * 56
 SMALL = 50
+SETTLE_SECONDS = 2.5
+"""Neither server trusts what it remembers of a folder that was changed in this moment."""
 TURNS = 10
 """How often the servers take turns in one round."""
 
@@ -276,6 +278,7 @@ def large(make: Callable[[Path], Reader], folder: Path, messages: int) -> dict[s
     """Seconds of the first and the second opening of ``messages``, and what they cost."""
     with ExitStack() as stack:
         peer = _started(make, folder, messages, stack)
+        time.sleep(SETTLE_SECONDS)
         with Meter(peer.pid) as meter, ProcessPoolExecutor(1) as others:
             times, waits = [], []
             for _ in range(2):
