@@ -98,6 +98,8 @@ def visits_of(path: Path, user: str, most: int) -> list[Visit]:
     if not path.exists():
         return []
     with closing(sqlite3.connect(path, timeout=10.0)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'session'").fetchone():
+            return []  # a server makes the file in this moment
         rows = db.execute(
             "SELECT ended, user, client, tls, ending, octets, fetched_count, fetched, deleted_count, deleted,"
             " failed FROM session WHERE user = ? ORDER BY number DESC LIMIT ?",

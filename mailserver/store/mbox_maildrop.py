@@ -55,18 +55,21 @@ class MboxMaildrop(Maildrop):
     def read(self, index: int) -> Iterator[bytes]:
         """The message in canonical form, in pieces; ``FileNotFoundError`` when it has vanished, or when
         another program changes the mailbox so that what was given may be wrong."""
+        before = _state(self._fd)  # what changes from here on is met by one look or by the other
         if self._has_moved(index):
             self._look_again()
+            before = _state(self._fd)
             if self._has_moved(index):
                 raise FileNotFoundError(errno.ENOENT, "the message was removed or changed by another program")
-        return to_crlf(self._checked(index))
+        return to_crlf(self._checked(index, before))
 
     def whole(self, index: int) -> bytes | None:
         """See ``IMaildrop``; ``None`` also when the message must be looked for, which takes locks."""
+        before = _state(self._fd)
         if not is_in_memory(self._fd, *self._messages[index].region) or self._has_moved(index):
             return None
         try:
-            content = b"".join(to_crlf(self._checked(index)))
+            content = b"".join(to_crlf(self._checked(index, before)))
         except FileNotFoundError:
             return None
         return content if self._is_as_listed(index, content) else None
@@ -89,8 +92,8 @@ class MboxMaildrop(Maildrop):
                 for identity, message in zip(self._ids, self._messages, strict=True)
             ]
 
-    def _checked(self, index: int) -> Iterator[bytes]:
-        before = _state(self._fd)
+    def _checked(self, index: int, before: object) -> Iterator[bytes]:
+        """The message, which was where it should be when the file was as ``before``."""
         yield from content_of(self._fd, self._messages[index].region)
         if _state(self._fd) != before and self._has_moved(index):
             raise FileNotFoundError(errno.ENOENT, "the message was changed by another program meanwhile")

@@ -66,3 +66,8 @@ def test_log_ins_wait_for_each_other_over_restarts(tmp_path: Path) -> None:
     assert may(ADA)
     now -= 5000  # the clock is set back
     assert may(ADA)
+
+
+def test_a_file_that_is_made_in_this_moment_holds_no_sessions_yet(tmp_path: Path) -> None:
+    (tmp_path / "history.sqlite").touch()
+    assert visits_of(tmp_path / "history.sqlite", "ada@a.test", 5) == []

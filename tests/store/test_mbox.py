@@ -302,3 +302,14 @@ def test_the_file_stays_the_same_when_messages_go(path: Path, mailbox: IMailbox)
             *(sent_form(delivery_of(n)) for n in (1, 3)),
             b"Subject: by mutt\r\n\r\nbody\r\n",
         ]
+
+
+def test_what_another_program_removes_between_the_look_and_the_reading_is_not_read_as_something_else(
+    path: Path, mailbox: IMailbox
+) -> None:
+    deliver(mailbox, delivery_of(1), delivery_of(2))
+    with opened(mailbox) as drop:
+        pieces = drop.read(1)
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(FileNotFoundError):
+            b"".join(pieces)
