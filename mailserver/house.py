@@ -43,6 +43,7 @@ from mailserver.dispatch.bounce import Reporter
 from mailserver.dispatch.runner import Runner
 from mailserver.dispatch.settlement import Ways
 from mailserver.durable import Disk
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import IMaildrop
 from mailserver.listeners import Place, StartFailed
 from mailserver.login import CheckerUnusable
@@ -93,6 +94,7 @@ class House:
         state = settings.state
         self.disk = Disk()
         self.bridge = Bridge(reactor)
+        self.group_commit = GroupCommit(self.bridge)
         self.workers = Workers(self.bridge, "blocking", BLOCKING_THREADS)
         self.password_workers = Workers(self.bridge, "passwords", PASSWORD_THREADS)
         self.addresses = self._make_addresses()
@@ -108,7 +110,7 @@ class House:
             expire_after=settings.pop3.expire * 86400.0,
             expired=maillog.expired,
             language=settings.language,
-            turns=self.bridge,
+            group=self.group_commit,
         )
         self.deliveries = Deliveries(
             settings, reactor, self.bridge, self.directory.resolve, self.store, place.number
@@ -140,6 +142,11 @@ class House:
         self.orphans: dict[SqliteSpool, Runner] = {}
         self.queue_start = QueueStart(self.spool, self.bridge, settings.relay.etrn, time.monotonic)
         self.doors = Doors(self, reactor)
+
+    @property
+    def is_busier(self) -> Callable[[], bool] | None:
+        """Whether other workers have fewer connections; ``None`` where there are no others."""
+        return None if self._counts is None else self._counts.is_busier
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -326,8 +333,7 @@ class House:
         return Pickup(place, self.disk, self.bridge, self.workers, self._reactor)
 
     def _make_spool(self, worker: int) -> SqliteSpool:
-        folder, bridge = self.settings.state / SPOOL, self.bridge
-        return SqliteSpool(folder, self.disk, worker, soon=bridge.soon, hand_back=bridge.call)
+        return SqliteSpool(self.settings.state / SPOOL, self.disk, worker, group=self.group_commit)
 
     def _make_runner(self, spool: SqliteSpool) -> Runner:
         relay = self.settings.relay

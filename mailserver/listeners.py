@@ -32,6 +32,10 @@ BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
 
+GIVE_WAY_SECONDS = 0.002
+"""How long a process that has more connections than others leaves a new one to them."""
+
+
 class StartFailed(Exception):
     """The server cannot start; the text is the one line that a person gets to see."""
 
@@ -112,19 +116,48 @@ def _with_backlog(description: str) -> str:
     return description if has_one else f"{description}:backlog={BACKLOG}"
 
 
-def _accept_one_by_one(port: Any) -> None:
-    """Take one connection in a turn of the reactor, and leave the next to whoever is ready first.
+def _answer_at_once(port: Any) -> None:
+    """Let no reply wait until the client has acknowledged what went before it, as RFC 896 has it.
 
-    Twisted takes as many as there are: of twenty that come at once one process then gets all, and the
-    others stand idle for as long as the sessions last.
+    We write once for all that we have to say, so nothing is to be gathered; but OpenSSL sends something by
+    itself at the end of each handshake, and the answer to the next command then came up to 40 ms later.
+    Connections have this option from the socket that accepts them.
     """
-    accept = port.doRead
+    listening = getattr(port, "socket", None)
+    if listening is not None and listening.family in (socket.AF_INET, socket.AF_INET6):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def accept_one() -> None:
-        port.numberAccepts = 1  # it grows by twenty whenever the last turn met the limit
-        accept()
 
-    port.doRead = accept_one
+class Accepting:
+    """How a port takes connections that other processes could take as well.
+
+    One in each turn of the reactor: Twisted takes as many as there are, and of twenty that come at once one
+    process would get all, and the others stand idle for as long as the sessions last. And while
+    ``is_busier`` says that this process has more of them than others, it leaves each to those for a moment.
+    """
+
+    def __init__(self, port: Any, reactor: Any) -> None:
+        self.is_busier: Callable[[], bool] = lambda: False
+        self._port = port
+        self._reactor = reactor
+        self._accept = port.doRead
+        self._gave_way = False
+        port.doRead = self._ready
+
+    def _ready(self) -> None:
+        if not self._gave_way and self.is_busier():
+            self._gave_way = True
+            self._port.stopReading()
+            self._reactor.callLater(GIVE_WAY_SECONDS, self._resume)
+            return
+        self._gave_way = False
+        self._port.numberAccepts = 1  # it grows by twenty whenever the last turn met the limit
+        self._accept()
+
+    def _resume(self) -> None:
+        """Nobody else may have taken it: then it is ours, whoever has more."""
+        if self._port.fileno() >= 0:
+            self._port.startReading()
 
 
 class Listener:
@@ -136,10 +169,12 @@ class Listener:
         StartFailed: the description cannot be understood.
     """
 
-    def __init__(self, reactor: object, name: str, description: str, inherited: int | None = None) -> None:
+    def __init__(self, reactor: Any, name: str, description: str, inherited: int | None = None) -> None:
         self.name = name
         self.door = Door()
         self.port: IListeningPort | None = None
+        self._reactor = reactor
+        self._accepting: Accepting | None = None
         self._description = description
         self._is_inherited = inherited is not None
         if inherited is not None:
@@ -170,8 +205,9 @@ class Listener:
         if isinstance(results[0], Failure):
             raise StartFailed(self._why(results[0].value)) from None
         self.port = results[0]
+        _answer_at_once(self.port)
         if self._is_inherited:
-            _accept_one_by_one(self.port)
+            self._accepting = Accepting(self.port, self._reactor)
 
     def _why(self, error: BaseException | None) -> str:
         where = f'cannot listen on listen.{self.name} = "{self._description}"'
@@ -181,9 +217,11 @@ class Listener:
             return f"{where}: {reason}; start as root with --uid and --gid, or use a port above 1023"
         return f"{where}: {reason}; stop what uses the port, or name another in the configuration"
 
-    def serve(self, factory: IProtocolFactory) -> None:
-        """Put ``factory`` behind the door."""
+    def serve(self, factory: IProtocolFactory, is_busier: Callable[[], bool] | None = None) -> None:
+        """Put ``factory`` behind the door; see ``Accepting`` for ``is_busier``."""
         self.door.behind = factory
+        if self._accepting is not None and is_busier is not None:
+            self._accepting.is_busier = is_busier
 
     @property
     def where(self) -> str:

@@ -66,7 +66,7 @@ class MailServer(MultiService):
         house.control.setServiceParent(self)  # type: ignore[no-untyped-call]
         super().startService()  # type: ignore[no-untyped-call]
         for listener in self._listeners:
-            listener.serve(house.doors.factory(listener.name))
+            listener.serve(house.doors.factory(listener.name), house.is_busier)
             if self._place.count == 1:
                 log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
         self._changing = Changing(self._given, self._change, self._reactor, self._place.path)

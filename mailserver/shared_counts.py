@@ -93,6 +93,13 @@ class SharedCounts:
         """All connections to the other workers."""
         return sum(self._cells[number * _REGION + _TOTAL] for number in self._others)
 
+    def is_busier(self) -> bool:
+        """Whether this worker has clearly more connections than the one with the fewest."""
+        if self._map is None:
+            return False
+        fewest = min(self._cells[number * _REGION + _TOTAL] for number in self._others)
+        return self._cells[self._mine + _TOTAL] > fewest + 3 + fewest // 4
+
     # -- rates -----------------------------------------------------------------------------------
 
     def count(self, kind: int, network: str, minute: int) -> None:

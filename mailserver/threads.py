@@ -59,6 +59,10 @@ class Bridge:
         """Call ``call`` when this turn of the reactor ends; in the reactor's thread."""
         self._reactor.callLater(0, call)
 
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call ``call`` after ``seconds``; in the reactor's thread."""
+        self._reactor.callLater(seconds, call)
+
     def call(self, call: Callable[[], object]) -> None:
         """Call ``call`` in the reactor's thread, soon; in any thread.  Deferreds of ours whose futures it
         makes done fire right behind it."""

@@ -13,6 +13,7 @@ FLOORS = {
         "words",
         "durable",
         "threads",
+        "group_commit",
         "sockets",
         "promise",
         "channel_binding",

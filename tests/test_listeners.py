@@ -13,11 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.config import Listen
-from mailserver.listeners import BACKLOG, Listener, StartFailed, make_listeners
+from mailserver.listeners import BACKLOG, GIVE_WAY_SECONDS, Accepting, Listener, StartFailed, make_listeners
 from tests.scratch import scratch_path
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -118,6 +119,47 @@ class LentTest(TestCase):
         for served in (1, 2, 3):
             port.doRead()
             assert greeters.built == served
+
+    def test_an_answer_waits_for_no_acknowledgement_of_what_went_before(self) -> None:
+        for listener in self.lend(LOOPBACK):
+            place: Any = listener.port
+            with socket.create_connection(place.socket.getsockname()), place.socket.accept()[0] as accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    def test_who_has_more_connections_leaves_the_next_to_others_for_a_moment(self) -> None:
+        parent, worker = self.lend(LOOPBACK)
+        clock = Clock()
+        worker._accepting = None
+        port: Any = worker.port
+        accepting = Accepting(port, clock)
+        accepting.is_busier = lambda: True
+        place: Any = parent.port
+        clients = [socket.create_connection(place.socket.getsockname()) for _ in range(2)]
+        self.addCleanup(lambda: [client.close() for client in clients])
+        greeters: Any = worker.door.behind
+        for served in (1, 2):
+            port.doRead()
+            assert greeters.built == served - 1
+            assert port not in reactor.getReaders()  # type: ignore[attr-defined]
+            clock.advance(GIVE_WAY_SECONDS)
+            assert port in reactor.getReaders()  # type: ignore[attr-defined]
+            port.doRead()  # nobody else has taken it
+            assert greeters.built == served
+        accepting.is_busier = lambda: False
+        clients.append(socket.create_connection(place.socket.getsockname()))
+        port.doRead()
+        assert greeters.built == 3
+
+    def test_a_port_that_gives_way_may_be_closed(self) -> None:
+        _, worker = self.lend(LOOPBACK)
+        clock = Clock()
+        port: Any = worker.port
+        accepting = Accepting(port, clock)
+        accepting.is_busier = lambda: True
+        port.doRead()
+        worker.leave()
+        clock.advance(GIVE_WAY_SECONDS)
+        assert port not in reactor.getReaders()  # type: ignore[attr-defined]
 
     async def test_what_a_description_wraps_around_a_port_counts_for_who_inherits_it(self) -> None:
         parent, _ = self.lend(f"haproxy:{LOOPBACK}")

@@ -39,6 +39,22 @@ def test_each_sees_what_the_others_count(tmp_path: Path) -> None:
     assert (one.counted(MESSAGES, A, 7), two.counted(MESSAGES, B, 7)) == (0, 0)
 
 
+def test_a_worker_is_busier_that_has_clearly_more_connections_than_another(tmp_path: Path) -> None:
+    one, two, three = workers(tmp_path, 3)
+    for _ in range(3):
+        one.connected(A, 1)
+    assert not one.is_busier()
+    one.connected(A, 1)
+    assert one.is_busier()
+    assert not two.is_busier()
+    for _ in range(8):
+        two.connected(A, 1)
+        three.connected(A, 1)
+    assert not one.is_busier()
+    one.close()
+    assert not one.is_busier()
+
+
 def test_a_minute_ends(tmp_path: Path) -> None:
     one, two = workers(tmp_path)
     one.connected(A, 1)

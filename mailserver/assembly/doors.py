@@ -19,6 +19,7 @@ from mailserver.certificates import (
 from mailserver.config import Settings
 from mailserver.dispatch.at_once import AtOnce
 from mailserver.dispatch.runner import Runner
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import IDirectory, ISpool
 from mailserver.receive.address_book import AddressBook
 from mailserver.receive.queue_start import QueueStart
@@ -41,6 +42,7 @@ class Rooms(Protocol):
     settings: Settings
     directory: IDirectory
     bridge: Bridge
+    group_commit: GroupCommit
     workers: Workers
     entrance: Entrance
     runner: Runner
@@ -88,6 +90,7 @@ class Doors:
             submission=self._rooms.submissions.submission,
             terminals=self._rooms.terminals,
             at_once=self._rooms.at_once.attempt,
+            group=self._rooms.group_commit,
         )
         offer = Offer(
             hostname=settings.hostname,

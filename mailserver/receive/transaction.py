@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from mailserver import maillog
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import IDirectory, ISpool, ISpoolWriter, SpoolFull
 from mailserver.receive.header import HEADER_OCTETS, MOST_HOPS, HeaderReader
 from mailserver.receive.submission import Submission
@@ -59,7 +60,7 @@ class Intake:
     ``now`` gives seconds since the epoch; ``accepted`` takes over an entry that has been committed;
     ``submission`` is what holds for those who have logged in; ``terminals`` finds those of users.
     ``at_once`` may finish an entry before it is committed, and gives those of its recipients who are
-    left; ``None``: not this one.
+    left; ``None``: not this one.  ``group`` hears which transactions are under way.
     """
 
     hostname: str
@@ -72,6 +73,7 @@ class Intake:
     submission: Submission | None = None
     terminals: Terminals | None = None
     at_once: Attempt | None = None
+    group: GroupCommit | None = None
 
 
 class Transaction:
@@ -92,6 +94,8 @@ class Transaction:
         self._header = HeaderReader()
         self._submission = intake.submission if session.account is not None else None
         self._submitted = self._header_of_ours()
+        if intake.group is not None:
+            intake.group.began(self)
 
     def _header_of_ours(self) -> SubmittedHeader | None:
         """A reader that mends the header of somebody who has logged in, and looks whose it is."""
@@ -198,6 +202,8 @@ class Transaction:
         """At the end of data: refuse, or commit and only then say 250."""
         assert self._writer is not None
         assert self._envelope is not None
+        if self._intake.group is not None:
+            self._intake.group.ended(self)
         if self._submitted is not None and (rest := self._header.feed(self._submitted.finish())):
             self._writer.write(rest)
         fault = fault or self._header_fault(self._envelope)
@@ -326,6 +332,8 @@ class Transaction:
 
     def abort(self) -> None:
         """Nothing of this transaction is kept. Harmless at any time."""
+        if self._intake.group is not None:
+            self._intake.group.ended(self)
         if self._writer is not None:
             self._writer.abort()
             self._writer = None

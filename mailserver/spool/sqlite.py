@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 from zope.interface import implementer
 
 from mailserver.durable import Disk
+from mailserver.group_commit import Departure, GroupCommit
 from mailserver.interfaces import ANY_LANE, ISpool, Notice, SpoolFull, SpoolUnavailable
 from mailserver.promise import Promise
 from mailserver.spool import leases
 from mailserver.spool.bodies import Bodies, BodyStream
-from mailserver.spool.committer import MARK_AHEAD, Call, Committer, HandBack, NewEntry, Write
+from mailserver.spool.committer import MARK_AHEAD, Call, Committer, NewEntry, Write
 from mailserver.spool.content import ContentReader, StoredContent
 from mailserver.spool.numbers import WORKER_BITS, SpoolNumbers
 from mailserver.spool.rows import attempt_rows, delayed_row, entry_row, recipient_rows
@@ -57,21 +58,19 @@ class SqliteSpool:
         disk: Disk,
         worker: int = 0,
         now: Callable[[], float] = time.time,
-        soon: Callable[[Callable[[], None]], object] | None = None,
-        hand_back: HandBack | None = None,
+        group: GroupCommit | None = None,
     ) -> None:
-        """``soon`` runs what it is given when the reactor's turn ends: what was asked for in one turn is
-        then handed to the committer together.  Nobody can be answered before that in any case, and a
-        thread that wakes for the first of twenty commits twenty times, and fights for the interpreter.
-        ``hand_back`` runs in the reactor's thread what tells those who waited for a commit."""
+        """With ``group`` what is asked for in one turn of the reactor, or while more is expected, is handed
+        to the committer together, and those who waited for a commit are told of it in the reactor's thread:
+        one that wakes for the first of twenty commits twenty times, and fights for the interpreter."""
         if not 0 <= worker < 1 << WORKER_BITS:
             raise ValueError(f"a worker's number is 0 to {(1 << WORKER_BITS) - 1}, not {worker}")
         self._folder = folder
         self._disk = disk
         self._worker = worker
         self._now = now
-        self._soon = soon
-        self._hand_back = hand_back
+        self._group = group
+        self._departure = None if group is None else Departure(group, self._hand_over)
         self._gathered: list[Write[Any]] = []
         self.memory = HeldMemory()
         self._opened: ExitStack | None = None
@@ -105,7 +104,9 @@ class SqliteSpool:
         self.bodies = Bodies(bodies_path(self._folder, self._worker), self._disk)
         self.bodies.sweep([number for (number,) in db.execute("SELECT id FROM entry WHERE content IS NULL")])
         self._numbers = SpoolNumbers(self._worker, _reserved(db, self._now), self._now)
-        self._committer = Committer(db, self.bodies.remove, self._hand_back)
+        self._committer = Committer(
+            db, self.bodies.remove, None if self._group is None else self._group.turns.call
+        )
 
     def stop(self) -> None:
         """Finish what was handed over, then close. Later requests fail with ``SpoolUnavailable``.
@@ -217,15 +218,15 @@ class SqliteSpool:
         return future
 
     def _write(self, write: Write[Any]) -> None:
-        """Hand it over at the end of this turn, with the others."""
-        if self._soon is None:
+        """Hand it over with the others."""
+        if self._departure is None:
             self._committer.put(write)
             return
-        if not self._gathered:
-            self._soon(self._hand_over)
         self._gathered.append(write)
         if len(self._gathered) >= _TOGETHER:
             self._hand_over()
+        else:
+            self._departure.gathered()
 
     def _hand_over(self) -> None:
         writes, self._gathered = self._gathered, []

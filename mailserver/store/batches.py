@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Protocol
 
 from mailserver.durable import Disk
+from mailserver.group_commit import Departure, GroupCommit
 from mailserver.interfaces import Delivery, MailboxFull, MailboxUnavailable
 from mailserver.promise import Promise
 from mailserver.store.maildir_files import MaildirWriter, Placed
@@ -27,16 +27,6 @@ SLOW_SECONDS = 0.05
 
 AVOID_SECONDS = 30.0
 """How long the thread makes the files after that."""
-
-
-class Turns(Protocol):
-    """``threads.Bridge``: runs what it is given in the reactor's thread."""
-
-    def soon(self, call: Callable[[], object], /) -> None:
-        """When this turn ends; asked in that thread."""
-
-    def call(self, call: Callable[[], object], /) -> None:
-        """Soon; asked in any thread."""
 
 
 class _Waiting:
@@ -66,22 +56,23 @@ class MaildirBatches:
     """Takes deliveries; their futures are done once a sync covers them.
 
     One thread syncs, and nobody makes a file while a sync runs: it would wait for the same journal.
-    With ``turns`` the reactor's thread makes the files, as long as the disk takes them as fast as memory
+    With ``group`` the reactor's thread makes the files, as long as the disk takes them as fast as memory
     does: opening, writing and naming a small file costs 60 µs, and a thread that does it gives the
     interpreter away and fights for it again at each of these four calls, which costs more.  What needs
     patience is left to the thread: a large file, a quota, a folder not known yet, a network's file
-    system, a disk that was slow a short time ago; and without ``turns`` all of it.
+    system, a disk that was slow a short time ago; and without ``group`` all of it.
     """
 
     def __init__(
         self,
         disk: Disk,
         writer: MaildirWriter,
-        turns: Turns | None = None,
+        group: GroupCommit | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._disk = disk
-        self._turns = turns
+        self._group = group
+        self._departure = Departure(group, self._set_out) if group is not None else None
         self._now = now
         self._writer = writer
         self._gathered: list[_Waiting] = []
@@ -111,15 +102,15 @@ class MaildirBatches:
         self._settle()
 
     def deliver(self, mailbox: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
-        """See ``IMailbox.deliver``; a ``quota`` is asked first. With ``turns``: in the reactor's thread."""
+        """See ``IMailbox.deliver``; a ``quota`` is asked first. With ``group``: in the reactor's thread."""
         waiting = _Waiting(mailbox, delivery, quota)
-        if self._turns is None or self._thread is None:
+        if self._departure is None or self._thread is None:
             self._put([waiting])
         else:
             # While a sync runs they gather, and set out together when it has ended.
-            if not self._gathered and not self._under_way:
-                self._turns.soon(self._set_out)
             self._gathered.append(waiting)
+            if not self._under_way:
+                self._departure.gathered()
         return waiting.future
 
     def deliver_from_thread(self, mailbox: str, delivery: Delivery) -> Future[None]:
@@ -142,8 +133,8 @@ class MaildirBatches:
                 self._slow_until = self._now() + AVOID_SECONDS
         if batch:
             self._put(batch)
-        elif self._gathered and self._turns is not None:
-            self._turns.soon(self._set_out)
+        else:
+            self._gather()
 
     def _is_quick(self, waiting: _Waiting) -> bool:
         return waiting.quota is None and self._writer.is_quick(waiting.mailbox, waiting.delivery)
@@ -153,7 +144,11 @@ class MaildirBatches:
         while self._settled:
             for waiting, error in self._settled.popleft():
                 waiting.settle(error)
-        self._set_out()
+        self._gather()
+
+    def _gather(self) -> None:
+        if self._gathered and self._departure is not None:
+            self._departure.gathered()
 
     # -- in any thread ---------------------------------------------------------------------------
 
@@ -187,9 +182,9 @@ class MaildirBatches:
                 handed = self._queue.get()
 
     def _hand_back(self, settled: _Settled) -> None:
-        if self._turns is not None:
+        if self._group is not None:
             self._settled.append(settled)
-            self._turns.call(self._settle)
+            self._group.turns.call(self._settle)
             return
         for waiting, error in settled:
             waiting.settle(error)

@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from zope.interface import implementer
 
 from mailserver.durable import Disk
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable, MaildropUnusable
-from mailserver.store.batches import MaildirBatches, Turns
+from mailserver.store.batches import MaildirBatches
 from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.maildir_maildrop import MaildirMaildrop
 from mailserver.store.maildir_snapshot import Snapshots
@@ -25,11 +26,13 @@ _SIZES_REMEMBERED = 100_000
 class Maildirs:
     """What all Maildirs of one store share: the writer, the thread that syncs, counted sizes."""
 
-    def __init__(self, disk: Disk, hostname: str, undelete: bool = False, turns: Turns | None = None) -> None:
+    def __init__(
+        self, disk: Disk, hostname: str, undelete: bool = False, group: GroupCommit | None = None
+    ) -> None:
         self.disk = disk
         self.undelete = undelete
         self.writer = MaildirWriter(disk, hostname)
-        self.batches = MaildirBatches(disk, self.writer, turns)
+        self.batches = MaildirBatches(disk, self.writer, group)
         self.snapshots = Snapshots()
         self._sizes: dict[str, dict[str, int]] = {}
 

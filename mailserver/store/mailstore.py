@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mailserver.durable import Disk
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import IMailbox
 from mailserver.store import maildirsize
-from mailserver.store.batches import Turns
 from mailserver.store.expiry import expire
 from mailserver.store.maildir import MaildirMailbox, Maildirs
 from mailserver.store.mbox import MboxDeliveries, MboxMailbox
@@ -40,7 +40,7 @@ class MailStore:
     ``sweeps``: whether it looks for what is left behind; one of several processes does.
     ``undelete_for``: seconds for which what POP3 deletes can be brought back; ``expire_after``: those
     after which a sweep removes a message, 0 for never, of which ``expired`` hears in the sweep's thread.
-    ``turns`` runs what it is given in the reactor's thread: see ``batches.py``.
+    ``group`` lets deliveries share their syncs: see ``batches.py``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MailStore:
         expire_after: float = 0.0,
         expired: Callable[[str, int], None] = _unheard,
         language: str = "en",
-        turns: Turns | None = None,
+        group: GroupCommit | None = None,
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is not a mailbox format; expected one of {', '.join(FORMATS)}")
@@ -65,7 +65,7 @@ class MailStore:
         self._format = format
         self._disk = disk
         self._hostname = hostname
-        self._maildirs = Maildirs(disk, hostname, undelete_for > 0, turns)
+        self._maildirs = Maildirs(disk, hostname, undelete_for > 0, group)
         self._mbox_deliveries = MboxDeliveries(disk, patience, undelete_for > 0)
         self._mailboxes: dict[Account, IMailbox] = {}
         self._undelete_for = undelete_for

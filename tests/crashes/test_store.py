@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import Delivery, IMailbox
 from mailserver.store import maildir_files
 from mailserver.store.mailstore import MailStore
@@ -31,7 +32,7 @@ from tests.crashes.lossy_disk import (
     state_after,
 )
 from tests.store.deliveries import ADA, SOON, content_of, contents, delivery_of, opened, sent_form
-from tests.store.test_batches import Turns
+from tests.turns import Turns
 
 SEEDS = 20
 BODIES = (b"Hello.\r\n", b"From here\r\n\r\n>From there\r\n\r\n", b"", b"line\r\n" * 2000)
@@ -138,7 +139,7 @@ def lossy_store(root: Path, kind: str) -> tuple[LossyDisk, MailStore]:
         "mx.example.test",
         patience=SOON,
         undelete_for=60.0 if "trash" in kind else 0.0,
-        turns=TURNS if "turns" in kind else None,
+        group=GroupCommit(TURNS) if "turns" in kind else None,
     )
 
 

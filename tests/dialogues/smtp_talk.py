@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 
 from mailserver.accounts.directory import SqliteDirectory
 from mailserver.connections import Times
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import IMaildrop, ISubmitter, SpoolFull
 from mailserver.policy.chains import receiving
 from mailserver.policy.greylist import Greylist
@@ -131,6 +132,7 @@ class SmtpTalk:
         self.folder = Path(tempfile.mkdtemp(prefix="smtp-dialogue-"))
         self.clock = Clock()
         self.spool = Kept()
+        self.group = GroupCommit(Bridge(Soon()), lambda: 0.0)
         self.directory = SqliteDirectory(self.folder / "accounts", ["example.test", "example.org"])
         self.directory.open()
         self.directory.add_user(ADA, stored("secret"))
@@ -187,6 +189,7 @@ class SmtpTalk:
                     charge=lambda account, recipients: "over its limit" if "held" in settings else "",
                 ),
                 terminals=self.terminals,
+                group=self.group,
             ),
             clock=self.clock,
             tls=tls,
@@ -232,6 +235,7 @@ class SmtpTalk:
     def close(self) -> None:
         for session in list(self.factory.sessions):
             session.transport.lose(ConnectionLost())
+        assert not self.group.expects_more(), "a transaction is left under way"
         self.directory.close()
         shutil.rmtree(self.folder)
         assert not [call for call in self.clock.getDelayedCalls() if call.active()], "a timer is left behind"

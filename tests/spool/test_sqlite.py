@@ -8,15 +8,15 @@ import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from queue import SimpleQueue
 from textwrap import dedent
 
 import pytest
 
 from mailserver.durable import Disk, DurableFile
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import SpoolFull, SpoolUnavailable
 from mailserver.spool import writer as writer_module
 from mailserver.spool.bodies import _THREADS as THREADS
@@ -26,6 +26,7 @@ from mailserver.spool.sqlite import SqliteSpool
 from mailserver.values.address import Address
 from mailserver.values.envelope import Entry, Envelope, Recipient
 from tests.spool.letters import WAIT, delayed, delivered, due, envelope, octets_of, spooled
+from tests.turns import Turns
 
 LARGE = b"x" * 600_000
 
@@ -243,21 +244,20 @@ def test_a_disk_that_lags_stops_the_writer(folder: Path) -> None:
 
 
 def test_all_who_waited_for_a_commit_are_told_in_one_piece_by_whoever_runs_it(folder: Path) -> None:
-    turn: list[Callable[[], object]] = []
-    ends: SimpleQueue[Callable[[], object]] = SimpleQueue()
-    spool = SqliteSpool(folder, Disk(), soon=turn.append, hand_back=ends.put)
+    turns = Turns()
+    spool = SqliteSpool(folder, Disk(), group=GroupCommit(turns))
     spool.start()
     futures = []
     for _ in range(5):
         writer = spool.begin()
         writer.write(b"x")
         futures.append(writer.commit(envelope()))
-    turn.pop()()
-    told = ends.get(timeout=WAIT)
+    turns.end()
+    told = turns.calls.get(timeout=WAIT)
     assert not any(future.done() for future in futures)
     told()
     assert [future.exception() for future in futures] == [None] * 5
-    assert ends.empty()
+    assert turns.calls.empty()
     spool.stop()
 
 
@@ -582,28 +582,31 @@ def test_one_commit_for_all_who_wait_and_a_bad_one_fails_alone(
 def test_what_one_turn_asks_for_is_handed_over_when_it_ends(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turn: list[Callable[[], None]] = []
-    spool = SqliteSpool(folder, Disk(), soon=turn.append)
+    turns = Turns()
+    spool = SqliteSpool(folder, Disk(), group=GroupCommit(turns))
     spool.start()
     commits: list[int] = []
     apply = spool._committer._apply
     monkeypatch.setattr(spool._committer, "_apply", lambda w: (commits.append(len(w)), apply(w)))
     futures = [spool.begin().commit(envelope()) for _ in range(5)]
     assert not commits
-    assert len(turn) == 1  # one call for all of them
-    turn.pop()()
+    assert len(turns.ends) == 1  # one call for all of them
+    turns.end()
+    turns.until(*futures)
     taken = [future.result(WAIT) for future in futures]
     assert commits == [5]
     # Very many do not wait for the end: content must not pile up.
     futures = [spool.begin().commit(envelope()) for _ in range(40)]
+    turns.calls.get(timeout=WAIT)()
     assert futures[0].result(WAIT)
     assert not futures[39].done()
     record = spool.record(taken[0], [delayed(taken[0].waiting[0], 5.0)])
     spool.stop()  # which loses nothing that was asked for
+    turns.until(futures[39], record)
     assert futures[39].exception(WAIT) is None
     assert record.exception(WAIT) is None
     late = spool.begin().commit(envelope())
-    turn[-1]()
+    turns.end()
     assert isinstance(late.exception(WAIT), SpoolUnavailable)
 
 

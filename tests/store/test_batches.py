@@ -5,53 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 import pytest
 
 from mailserver.durable import Disk, DurableFile, StrPath
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import Delivery, MailboxUnavailable
 from mailserver.store.batches import AVOID_SECONDS, BATCH, SLOW_SECONDS, MaildirBatches
 from mailserver.store.maildir_files import MaildirWriter
 from mailserver.store.quota import MailboxQuota
 from mailserver.values.content import MemoryContent
 from tests.store.deliveries import SOON, delivery_of
+from tests.turns import Turns
 
 LARGE = MemoryContent(b"x" * (256 * 1024 + 1))
-
-
-class Turns:
-    """A reactor that turns when it is told to."""
-
-    def __init__(self) -> None:
-        self.ends: list[Callable[[], object]] = []
-        self.calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
-
-    def soon(self, call: Callable[[], object]) -> None:
-        self.ends.append(call)
-
-    def call(self, call: Callable[[], object]) -> None:
-        self.calls.put(call)
-
-    def end(self) -> None:
-        """Let the turn end."""
-        ends, self.ends = self.ends, []
-        for call in ends:
-            call()
-
-    def until(self, *futures: Future[None]) -> None:
-        """Turn until all are done, or for a while."""
-        end = time.monotonic() + SOON
-        while not all(future.done() for future in futures) and time.monotonic() < end:
-            self.end()
-            try:
-                self.calls.get(timeout=0.01)()
-            except Empty:
-                pass
 
 
 class Watched(Disk):
@@ -97,7 +67,8 @@ class Place:
         self.disk = Watched()
         self.time = 1000.0
         self.writer = MaildirWriter(self.disk, "mx.example.test")
-        self.batches = MaildirBatches(self.disk, self.writer, self.turns, lambda: self.time)
+        self.group = GroupCommit(self.turns, lambda: self.time)
+        self.batches = MaildirBatches(self.disk, self.writer, self.group, lambda: self.time)
         self.batches.start()
 
     def deliver(self, number: int, delivery: Delivery | None = None) -> Future[None]:
@@ -125,6 +96,18 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 HERE = threading.get_ident()
+
+
+def test_while_another_transaction_is_under_way_a_delivery_waits_for_its_message(place: Place) -> None:
+    place.make_known()
+    place.group.began("another")
+    first = place.deliver(1)
+    place.turns.end()
+    assert place.files == 1
+    place.group.ended("another")
+    second = place.deliver(2)
+    place.turns.until(first, second)
+    assert (place.files, place.disk.syncs) == (3, 1)
 
 
 def test_what_one_turn_brings_is_made_here_and_shares_a_sync(place: Place) -> None:
