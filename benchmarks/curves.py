@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import smtplib
 import sys
@@ -15,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from benchmarks.limits import files_alone
 from benchmarks.local_delivery import WARM, Load, Lost, _send, _wait_for_last
 from benchmarks.measure import Meter
 from benchmarks.peers import DOMAIN, OurServer, PeerFailed, PeerMissing, free_port
@@ -25,9 +27,13 @@ from benchmarks.places import fresh
 from benchmarks.waiting import fill
 from mailserver.accounts.directory import SqliteDirectory
 from mailserver.accounts.secrets import secrets_of
+from mailserver.store.batches import BATCH
 from mailserver.values.address import Address
 
 ARRIVAL_SECONDS = 300.0
+
+CLIENTS = 10
+"""At once, where a message goes to others than the last one."""
 
 WAIT_SECONDS = 3600.0
 """Until the next attempt on what waits; `benchmarks.waiting` measures what falls due all at once."""
@@ -36,12 +42,14 @@ WAIT_SECONDS = 3600.0
 @dataclass(frozen=True, slots=True)
 class Point:
     """``rate`` in messages (for recipients: in deliveries) a second, ``cpu`` in microseconds of a processor
-    for each, ``memory`` in octets, the highest."""
+    for each, ``memory`` in octets, the highest. ``disk`` is the rate at which the same files are made and
+    synced in the same groups with no server, where the size changes what the disk has to do; otherwise 0."""
 
     size: int
     rate: float
     cpu: float
     memory: int
+    disk: float = 0.0
 
 
 class Server(OurServer):
@@ -106,14 +114,28 @@ def _by_smtp_source(size: int, load: Load, waiting: int = 0) -> Point:
 
 
 def sessions(size: int) -> Point:
-    """At once, each with message after message."""
-    return _by_smtp_source(size, Load(max(2000, 2 * size), size, 4096))
+    """At once, each with ten messages one after another at least."""
+    count = max(2000, 10 * size)
+    point = _by_smtp_source(size, Load(count, size, 4096))
+    return replace(point, disk=_disk_alone(1, 4096, count, min(size, BATCH)))
 
 
 def octets(size: int) -> Point:
     """Of a message, over 20 sessions."""
-    count = max(20, min(2000, 200 * 2**20 // size))
-    return _by_smtp_source(size, Load(count, min(20, count), size))
+    count = max(40, min(2000, 400 * 2**20 // size))
+    point = _by_smtp_source(size, Load(count, 20, size))
+    return replace(point, disk=_disk_alone(1, size, count, 20))
+
+
+def _disk_alone(mailboxes: int, octets: int, count: int, together: int) -> float:
+    place = fresh(Path("/var/tmp"))
+    folders = [place / str(number) for number in range(mailboxes)]
+    for folder in folders:
+        for name in ("tmp", "new", "cur"):
+            (folder / name).mkdir(parents=True)
+    os.sync()
+    spread = [folders[number * 7919 % mailboxes] for number in range(mailboxes)]
+    return files_alone(spread, b"x" * octets, count, together)
 
 
 def waiting(size: int) -> Point:
@@ -123,7 +145,8 @@ def waiting(size: int) -> Point:
 
 def mailboxes(size: int) -> Point:
     """That messages go to, all over them."""
-    return _to_users(size, lambda number: [number * 7919 % size], users=size, messages=2000)
+    point = _to_users(size, lambda number: [number * 7919 % size], users=size, messages=2000)
+    return replace(point, disk=_disk_alone(size, 4096, 2000, CLIENTS))
 
 
 def recipients(size: int) -> Point:
@@ -145,8 +168,8 @@ def _to_users(size: int, whom: Callable[[int], list[int]], users: int, messages:
 
         with Meter(server.pid) as meter:
             began = time.time()
-            with ThreadPoolExecutor(10) as clients:
-                list(clients.map(send, [numbers] * 10))  # one iterator: `next` of a range is one step
+            with ThreadPoolExecutor(CLIENTS) as clients:
+                list(clients.map(send, [numbers] * CLIENTS))  # one iterator: `next` of a range is one step
             while server.delivered() < total:
                 if time.time() - began > ARRIVAL_SECONDS:
                     raise Lost(f"{total - server.delivered()} of {total} deliveries are missing")
@@ -181,7 +204,8 @@ def measure(names: list[str]) -> dict[str, list[Point]]:
             curves.setdefault(name, []).append(point)
             print(
                 f"{name:24s} {size:9d} {point.rate:8.1f}/s {point.cpu:8.0f} us each "
-                f"{point.memory / 2**20:7.1f} MiB",
+                f"{point.memory / 2**20:7.1f} MiB"
+                + (f"   the disk alone {point.disk:8.1f}/s" if point.disk else ""),
                 flush=True,
             )
     return curves

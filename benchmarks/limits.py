@@ -17,6 +17,7 @@ import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ OCTETS = b"Subject: limit\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
 COMMITS, IN_A_COMMIT = 300, 20
 SYNCS, IN_A_SYNC = 60, 50
 LARGE, TOGETHER, HANDSHAKES = 200, 5, 200
+OWN_SYNC_OCTETS = 256 * 1024
+"""What is longer is synced by itself: a sync of the file system would wait for what others still write."""
 SESSIONS, TURNS, LINES = 20, 400, 5
 """A client that waits for each answer needs five for a message: MAIL, RCPT, DATA, the dot, and one spare."""
 
@@ -67,41 +70,52 @@ def sqlite_commits(folder: Path) -> float:
 
 def synced_files(folder: Path) -> float:
     """Files a second that are written, renamed and covered by a sync of the file system for each fifty."""
-    place = fresh(folder)
-    for name in ("tmp", "new"):
-        (place / name).mkdir()
-    sync = ctypes.CDLL(None).syncfs
-    descriptor = os.open(place, os.O_RDONLY)
-    began = time.perf_counter()
-    for turn in range(SYNCS):
-        for number in range(turn * IN_A_SYNC, (turn + 1) * IN_A_SYNC):
-            fd = os.open(place / "tmp" / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            os.write(fd, OCTETS)
-            os.close(fd)
-            os.rename(place / "tmp" / str(number), place / "new" / str(number))
-        if sync(descriptor) != 0:
-            raise OSError("syncfs failed")
-    seconds = time.perf_counter() - began
-    os.close(descriptor)
-    return SYNCS * IN_A_SYNC / seconds
+    return files_alone([_mailbox(fresh(folder))], OCTETS, SYNCS * IN_A_SYNC, IN_A_SYNC)
 
 
 def large_files(folder: Path) -> float:
     """Files of 1 MiB a second, each synced, five on their way to the disk at a time."""
-    place = fresh(folder)
-    octets = OCTETS * (2**20 // len(OCTETS))
+    return files_alone([_mailbox(fresh(folder))], OCTETS * (2**20 // len(OCTETS)), LARGE, TOGETHER)
+
+
+def _mailbox(folder: Path) -> Path:
+    for name in ("tmp", "new"):
+        (folder / name).mkdir()
+    return folder
+
+
+def files_alone(mailboxes: Sequence[Path], octets: bytes, count: int, together: int) -> float:
+    """Files a second, in turn in all ``mailboxes``, ``together`` at a time: with one sync of the file system
+    or, from ``OWN_SYNC_OCTETS`` on, each with its own, as the server does."""
+    sync = ctypes.CDLL(None).syncfs
+    descriptor = os.open(mailboxes[0], os.O_RDONLY)
     began = time.perf_counter()
-    for turn in range(0, LARGE, TOGETHER):
+    for turn in range(0, count, together):
         files = []
-        for number in range(turn, turn + TOGETHER):
-            fd = os.open(place / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            os.write(fd, octets)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write, and waits for nothing
-            files.append(fd)
+        for number in range(turn, min(turn + together, count)):
+            mailbox, name = mailboxes[number % len(mailboxes)], str(number)
+            fd = os.open(mailbox / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            _write_all(fd, octets)
+            if len(octets) > OWN_SYNC_OCTETS:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write, and waits for nothing
+                files.append(fd)
+            else:
+                os.close(fd)
+            os.rename(mailbox / "tmp" / name, mailbox / "new" / name)
         for fd in files:
             os.fsync(fd)
             os.close(fd)
-    return LARGE / (time.perf_counter() - began)
+        if not files and sync(descriptor) != 0:
+            raise OSError("syncfs failed")
+    seconds = time.perf_counter() - began
+    os.close(descriptor)
+    return count / seconds
+
+
+def _write_all(fd: int, octets: bytes) -> None:
+    rest = memoryview(octets)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def handshakes(folder: Path) -> float:

@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -40,6 +41,10 @@ MESSAGE = b"From: a@bench.test\nSubject: message\n\n" + (b"x" * 71 + b"\n") * 56
 SMALL = 50
 SETTLE_SECONDS = 2.5
 """Neither server trusts what it remembers of a folder that was changed in this moment."""
+TIMEOUT_SECONDS = 120
+FAILED = ord("-")
+TOGETHER = 10
+"""Commands that a client sends at once, as mpop does."""
 TURNS = 10
 """How often the servers take turns in one round."""
 
@@ -135,33 +140,60 @@ class Ours:
 
 
 class Client:
-    """As little of a POP3 client as measures the server and not itself."""
+    """As little of a POP3 client as measures the server and not itself.
+
+    The socket blocks without Python's own timeout, which would ask ``poll`` before each call, and what comes
+    goes into a buffer that is there.
+    """
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", TIMEOUT_SECONDS, 0))
+        self._buffer = bytearray(256 * 1024)
         self._wait(b"\r\n")
 
-    def _wait(self, end: bytes) -> bytes:
-        octets = b""
-        while not octets.endswith(end):
-            piece = self._socket.recv(256 * 1024)
-            if not piece:
-                raise PeerFailed(f"the connection was closed: {octets[-200:]!r}")
-            octets += piece
-            if octets.startswith(b"-ERR"):
-                raise PeerFailed(octets[:200].decode())
-        return octets
+    def _wait(self, end: bytes) -> bytearray:
+        """Read until ``end``; the last piece of what came."""
+        buffer, length = self._buffer, len(end)
+        there = kept = 0
+        while there < length or buffer[there - length : there] != end:
+            if there == len(buffer):  # a long list: its last octets are enough
+                buffer[:length] = buffer[-length:]
+                there = length
+            count = self._socket.recv_into(memoryview(buffer)[there:] if there else buffer)
+            if not count:
+                raise PeerFailed(f"the connection was closed: {bytes(buffer[:there])[-200:]!r}")
+            there, kept = there + count, kept + count
+            if kept == there and buffer[0] == FAILED:
+                raise PeerFailed(bytes(buffer[: min(there, 200)]).decode())
+        return buffer
 
-    def line(self, command: str) -> bytes:
-        """Send a command, give the line that answers it."""
-        self._socket.sendall(command.encode() + b"\r\n")
-        return self._wait(b"\r\n")
+    def line(self, command: str) -> None:
+        """Send a command, wait for the line that answers it."""
+        self._socket.send(command.encode() + b"\r\n")
+        self._wait(b"\r\n")
 
-    def lines(self, command: str) -> bytes:
-        """Send a command whose response ends with a dot."""
-        self._socket.sendall(command.encode() + b"\r\n")
-        return self._wait(b"\r\n.\r\n")
+    def lines(self, command: str) -> None:
+        """Send a command whose response ends with a dot, wait for all of it."""
+        self.send(command.encode() + b"\r\n")
+
+    def send(self, octets: bytes) -> None:
+        """The same for the octets of a command."""
+        self._socket.send(octets)
+        self._wait(b"\r\n.\r\n")
+
+    def pipeline(self, commands: bytes, responses: int) -> None:
+        """Send several commands at once (RFC 2449 §6.6), wait for as many responses that end with a dot."""
+        self._socket.sendall(commands)
+        last, buffer = b"", self._buffer
+        while responses > 0:
+            count = self._socket.recv_into(buffer)
+            if not count:
+                raise PeerFailed(f"the connection was closed after {last!r}")
+            octets = last + buffer[:count]
+            responses -= octets.count(b"\r\n.\r\n")
+            last = octets[-4:]  # may be the beginning of an end, and never holds a whole one
 
     def log_in(self) -> None:
         self.line(f"USER {LOGIN}")
@@ -210,12 +242,32 @@ def messages_a_second(port: int, count: int) -> float:
     client = Client(port)
     client.log_in()
     client.lines("RETR 1")
+    commands = _retrievals()
     began = time.perf_counter()
     for n in range(count):
-        client.lines(f"RETR {n % SMALL + 1}")
+        client.send(commands[n % SMALL])
     seconds = time.perf_counter() - began
     client.close()
     return count / seconds
+
+
+def pipelined_a_second(port: int, count: int) -> float:
+    """The same with ``TOGETHER`` commands on their way at a time."""
+    client = Client(port)
+    client.log_in()
+    client.lines("RETR 1")
+    commands = _retrievals()
+    groups = [b"".join(commands[begin : begin + TOGETHER]) for begin in range(0, SMALL, TOGETHER)]
+    began = time.perf_counter()
+    for n in range(count // TOGETHER):
+        client.pipeline(groups[n % len(groups)], TOGETHER)
+    seconds = time.perf_counter() - began
+    client.close()
+    return count // TOGETHER * TOGETHER / seconds
+
+
+def _retrievals() -> list[bytes]:
+    return [b"RETR %d\r\n" % number for number in range(1, SMALL + 1)]
 
 
 def opening_seconds(port: int) -> float:
@@ -261,6 +313,9 @@ def small(
                 rates = turns[peer.name]
                 rates.setdefault("sessions/s", []).append(sessions_a_second(peer.port, sessions // TURNS))
                 rates.setdefault("RETR/s", []).append(messages_a_second(peer.port, retrievals // TURNS))
+                rates.setdefault("RETR/s, ten at once", []).append(
+                    pipelined_a_second(peer.port, retrievals // TURNS)
+                )
         return {name: {what: median(them) for what, them in rates.items()} for name, rates in turns.items()}
 
 

@@ -8,7 +8,7 @@ import platform
 import re
 import timeit
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -133,9 +133,16 @@ def write(found: Found) -> None:
     if found.curves:
         told += "\n![The cost of a message as the work grows](performance.svg)\n\n"
         told += "How far each curve falls below the best before, at most: "
-        told += ", ".join(f"{name} {fall(name, points):.0%}" for name, points in found.curves.items()) + ".\n"
+        told += ", ".join(_falls(name, points) for name, points in found.curves.items()) + ".\n"
         draw(found.curves, DOCS / "performance.svg")
     path.write_text(f"{before}{BEGIN}\n{told}{END}{after}")
+
+
+def _falls(name: str, points: Sequence[Point]) -> str:
+    """How far a curve falls, and the disk's own where the size is something to the disk too."""
+    told = f"{name} {fall(_paces(name, points)):.0%}"
+    disk = [replace(point, rate=point.disk) for point in points]
+    return f"{told} (the disk alone {fall(_paces(name, disk)):.0%})" if all(p.disk for p in points) else told
 
 
 def _paces(name: str, points: Sequence[Point]) -> list[float]:
@@ -145,9 +152,8 @@ def _paces(name: str, points: Sequence[Point]) -> list[float]:
     return [point.rate for point in points]
 
 
-def fall(name: str, points: Sequence[Point]) -> float:
+def fall(paces: Sequence[float]) -> float:
     """The largest share that a point of the curve is below the best one before it."""
-    paces = _paces(name, points)
     best = list(accumulate(paces, max))
     return max(1 - pace / before for pace, before in zip(paces, best, strict=True))
 
