@@ -68,19 +68,20 @@ class Departure:
     def __init__(self, group: GroupCommit, go: Callable[[], object]) -> None:
         self._group = group
         self._go = go
-        self._is_asked = False
+        self._is_asked = self._is_full = False
         self._journey = 0
         self._timed = -1
 
-    def gathered(self) -> None:
-        """Somebody waits."""
+    def gathered(self, is_full: bool = False) -> None:
+        """Somebody waits; ``is_full``: as many as share a sync."""
+        self._is_full = self._is_full or is_full
         if not self._is_asked:
             self._is_asked = True
             self._group.turns.soon(self._look)
 
     def _look(self) -> None:
         self._is_asked = False
-        if not self._group.expects_more():
+        if self._is_full or not self._group.expects_more():
             self._leave()
         elif self._timed != self._journey:
             self._timed = self._journey
@@ -92,4 +93,5 @@ class Departure:
 
     def _leave(self) -> None:
         self._journey += 1
+        self._is_full = False
         self._go()

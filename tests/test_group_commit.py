@@ -65,6 +65,17 @@ def test_it_waits_a_short_time_at_most(room: Room) -> None:
     assert room.departures == 1
 
 
+def test_as_many_as_share_a_sync_wait_for_nobody(room: Room) -> None:
+    room.group.began("one")
+    room.departure.gathered()
+    room.departure.gathered(is_full=True)
+    room.turns.end()
+    assert room.departures == 1
+    room.departure.gathered()
+    room.turns.end()
+    assert room.departures == 1
+
+
 def test_the_time_of_those_who_have_set_out_is_not_that_of_the_next(room: Room) -> None:
     room.group.began("one")
     room.departure.gathered()

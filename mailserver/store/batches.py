@@ -19,7 +19,7 @@ from mailserver.store.maildir_files import MaildirWriter, Placed
 from mailserver.store.maildirsize import stored_octets
 from mailserver.store.quota import MailboxQuota
 
-BATCH = 50
+BATCH = 100
 """How many messages share a sync at most: more gain little and make the first one wait."""
 
 SLOW_SECONDS = 0.05
@@ -110,7 +110,7 @@ class MaildirBatches:
             # While a sync runs they gather, and set out together when it has ended.
             self._gathered.append(waiting)
             if not self._under_way:
-                self._departure.gathered()
+                self._departure.gathered(len(self._gathered) >= BATCH)
         return waiting.future
 
     def deliver_from_thread(self, mailbox: str, delivery: Delivery) -> Future[None]:
@@ -148,7 +148,7 @@ class MaildirBatches:
 
     def _gather(self) -> None:
         if self._gathered and self._departure is not None:
-            self._departure.gathered()
+            self._departure.gathered(len(self._gathered) >= BATCH)
 
     # -- in any thread ---------------------------------------------------------------------------
 

@@ -110,6 +110,19 @@ def test_while_another_transaction_is_under_way_a_delivery_waits_for_its_message
     assert (place.files, place.disk.syncs) == (3, 1)
 
 
+def test_a_whole_batch_waits_for_nobody(place: Place) -> None:
+    place.make_known()
+    place.group.began("another")
+    futures = [place.deliver(number) for number in range(1, 2 * BATCH + 2)]
+    place.turns.until(*futures[: 2 * BATCH])
+    assert (place.files, place.disk.syncs) == (2 * BATCH + 1, 2)
+    place.turns.end()
+    assert not futures[-1].done()
+    place.turns.wait()
+    place.turns.until(futures[-1])
+    assert place.disk.syncs == 3
+
+
 def test_what_one_turn_brings_is_made_here_and_shares_a_sync(place: Place) -> None:
     place.make_known()
     futures = [place.deliver(number) for number in range(1, 21)]
