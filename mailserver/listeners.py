@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    ILoggingContext,
     IOpenSSLContextFactory,
     IProtocol,
     IProtocolFactory,
@@ -23,6 +24,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailserver.config import Listen
 
@@ -40,13 +42,22 @@ class StartFailed(Exception):
     """The server cannot start; the text is the one line that a person gets to see."""
 
 
+@implementer(ILoggingContext)
 class Door(Factory):
-    """Stands at a port from the moment that it is bound; what is behind it comes later."""
+    """Stands at a port from the moment that it is bound; what is behind it comes later.
+
+    ``name`` is what Twisted's log calls it.
+    """
 
     noisy = False
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.behind: IProtocolFactory | None = None
+        self._name = name
+
+    def logPrefix(self) -> str:
+        """For lines like "listen.smtp starting on 25"."""
+        return self._name
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]
         return None if self.behind is None else self.behind.buildProtocol(addr)
@@ -171,7 +182,7 @@ class Listener:
 
     def __init__(self, reactor: Any, name: str, description: str, inherited: int | None = None) -> None:
         self.name = name
-        self.door = Door()
+        self.door = Door(f"listen.{name}")
         self.port: IListeningPort | None = None
         self._reactor = reactor
         self._accepting: Accepting | None = None

@@ -183,6 +183,13 @@ class LentTest(TestCase):
 
 
 class MakeListenersTest(SynchronousTestCase):
+    def test_twisted_s_log_calls_a_listener_by_its_name(self) -> None:
+        listener = Listener(reactor, "smtp", LOOPBACK)
+        listener.bind()
+        self.addCleanup(listener.close)
+        port: Any = listener.port
+        assert port._getLogPrefix(port.factory) == "listen.smtp"
+
     def test_those_that_are_off_are_left_out(self) -> None:
         listen = Listen(smtp=LOOPBACK, submission="", submissions="", pop3=LOOPBACK, pop3s="")
         assert [one.name for one in make_listeners(listen, reactor, {})] == ["smtp", "pop3"]

@@ -1,4 +1,4 @@
-"""What is wrong in a configuration and shows only to Twisted and OpenSSL."""
+"""What is wrong in a configuration and shows only to Twisted, OpenSSL and Python's import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def deeper_mistakes(settings: Settings) -> Iterator[str]:
-    """What shows only when Twisted reads the endpoints and OpenSSL the certificate."""
+    """What shows only when endpoints and certificates are read, and rules imported."""
     import attrs
     from twisted.internet.endpoints import serverFromString
 
@@ -21,6 +21,11 @@ def deeper_mistakes(settings: Settings) -> Iterator[str]:
                 serverFromString(object(), description)
         except Exception as error:  # each kind of endpoint has its own
             yield f"listen.{key}: {json.dumps(description)} is not understood by Twisted: {error}"
+        if key in ("submissions", "pop3s") and description.startswith(("tls:", "ssl:")):
+            yield (
+                f"listen.{key}: {json.dumps(description)} would do TLS twice, for this listener does it "
+                'by itself; expected something like "tcp:995"'
+            )
     if settings.tls:
         from mailserver.certificates import CertificateError, read_pair
 
@@ -29,3 +34,11 @@ def deeper_mistakes(settings: Settings) -> Iterator[str]:
                 read_pair(*files)
         except CertificateError as error:
             yield f"tls: {error}"
+    if settings.policy.rules:
+        from mailserver.own_rules import RuleUnusable, find
+
+        for name in settings.policy.rules:
+            try:
+                find(name, settings.policy.rules_folder)
+            except RuleUnusable as error:
+                yield str(error)

@@ -63,6 +63,8 @@ def _cells(columns: Sequence[str], rows: Sequence[Row]) -> list[list[str]]:
 def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else printable(str(value))
 
 

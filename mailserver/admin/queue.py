@@ -199,8 +199,10 @@ def _hold(entry: QueuedEntry) -> str:
 
 
 def _reason(entry: QueuedEntry, now: float) -> str:
-    if entry.envelope.release_at > now:
-        return f"not before {_moment(entry.envelope.release_at)}"
+    release_at = entry.envelope.release_at
+    # `queue retry ID` lets it go earlier.
+    if release_at > now and all((r.next_attempt or 0) >= release_at for r in entry.recipients):
+        return f"not before {_moment(release_at)}"
     told = (r.waiting.hold or r.waiting.reason for r in entry.recipients)
     return next((words for words in told if words), "")
 

@@ -424,3 +424,9 @@ def test_config_check(run: Run, tmp_path: Path) -> None:
     one, two = result.stderr.splitlines()
     assert one.startswith(f'mailserver: {path}: listen.smtp: "tcp:25:backlog=x" is not understood by Twisted')
     assert two.startswith(f"mailserver: {path}: tls: {tmp_path / 'c.pem'}: No such file")
+    path.write_text(TOML + '[listen]\npop3s = "tls:33"\n[policy]\nrules = ["nowhere_to_be_found:rule"]\n')
+    result = run("config", "check")
+    assert result.exit_code == os.EX_CONFIG
+    one, two = result.stderr.splitlines()
+    assert 'listen.pop3s: "tls:33" would do TLS twice' in one
+    assert "policy.rules: nowhere_to_be_found:rule: ModuleNotFoundError" in two

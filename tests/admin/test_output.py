@@ -43,3 +43,8 @@ def test_plain_columns_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "x" * 300 + "  \\x1b]0;"
     assert lines[2] == " " * 300 + "  1, 2"
+
+
+def test_whether_something_is_so_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(False).rows(("a", "b"), [{"a": True, "b": False}], "")
+    assert capsys.readouterr().out.splitlines()[1] == "yes  no"

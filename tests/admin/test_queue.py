@@ -228,6 +228,8 @@ def test_holds_and_release_times_are_shown(run: Run, spool: SqliteSpool) -> None
     assert "not before 2096-10-02T07:06:40+00:00" in table
     page = run("queue", "show", str(later["id"])).stdout
     assert "release   not before 2096-10-02T07:06:40+00:00" in page
+    assert run("queue", "retry", str(later["id"])).exit_code == 0
+    assert "not before" not in run("queue", "list").stdout
 
 
 def test_show_tells_what_was_tried(run: Run, spool: SqliteSpool) -> None:
