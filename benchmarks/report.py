@@ -19,7 +19,8 @@ from benchmarks.limits import FILES, LARGE_FILES, ONE_ANSWER, SQLITE, TLS, TWIST
 from benchmarks.peers import PeerMissing
 from benchmarks.works import Figure
 
-DOCS = Path(__file__).parents[1] / "docs"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -110,19 +111,17 @@ LIMITED = {
 
 
 def write(found: Found) -> None:
-    """Put the figures into `docs/performance.md` between its marks, and draw them.
+    """Put the figures into `docs/performance.md`, and their table into the README, between their marks; draw
+    the curves.
 
     Raises:
         PeerMissing: what draws is not installed.
     """
-    path = DOCS / "performance.md"
-    text = path.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    rows = table(found.figures)
     told = (
         f"{today}, commit {commit()}, medians of {found.rounds} rounds in turn. {machine()}. "
-        f"Load of the machine when it began: {found.load:.1f}.\n\n{table(found.figures)}\n"
+        f"Load of the machine when it began: {found.load:.1f}.\n\n{rows}\n"
     )
     if found.limits:
         shares = shares_of_limits(found.figures, found.limits)
@@ -135,7 +134,15 @@ def write(found: Found) -> None:
         told += "How far each curve falls below the best before, at most: "
         told += ", ".join(_falls(name, points) for name, points in found.curves.items()) + ".\n"
         draw(found.curves, DOCS / "performance.svg")
-    path.write_text(f"{before}{BEGIN}\n{told}{END}{after}")
+    _put(DOCS / "performance.md", told)
+    _put(README, f"{rows}\n")
+
+
+def _put(page: Path, told: str) -> None:
+    """Replace what stands between a page's marks."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{told}{END}{after}")
 
 
 def _falls(name: str, points: Sequence[Point]) -> str:
