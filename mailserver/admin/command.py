@@ -68,6 +68,7 @@ class Program(click.Group):
         called = Path(sys.argv[0]).name
         if called in USUAL_NAMES and not args and not extra.get("args"):
             extra["args"] = [called, *sys.argv[1:]]
+            extra["prog_name"] = "mailserver"  # in "Usage: mailserver mailq"
         sys.exit(_exit_code(lambda: super(Program, self).main(*args, **extra)))
 
 

@@ -48,6 +48,7 @@ def ledger(operator: Operator, as_json: bool) -> None:
             output.rows(COLUMNS, rows, "")
         output.done(report.line)
         if report.gaps:
-            output.done(f"{report.gaps} gaps in the trace, {report.lost_records} records known to be lost")
+            gaps = "a gap" if report.gaps == 1 else f"{report.gaps} gaps"
+            output.done(f"{gaps} in the trace, {report.lost_records} records known to be lost")
     if report.missing:
         raise Refusal(1, f"{len(report.missing)} missing; `mailserver trace ID` tells what is known")

@@ -253,7 +253,8 @@ def _page(fields: dict[str, Any]) -> str:
         held = f": {recipient['hold']}" if recipient["hold"] else ""
         lines.append(f"          {recipient['state']}{held}{f', next attempt {next_}' if next_ else ''}")
         if recipient["attempts"]:
-            lines.append(f"          after {recipient['attempts']} attempts: {recipient['reason']}")
+            tried = "attempt" if recipient["attempts"] == 1 else "attempts"
+            lines.append(f"          after {recipient['attempts']} {tried}: {recipient['reason']}")
     if (hidden := fields["recipient_count"] - len(fields["recipients"])) > 0:
         lines.append(f"          and {hidden} more")
     for attempt in fields["tried"]:

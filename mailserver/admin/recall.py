@@ -25,8 +25,14 @@ def recall(operator: Operator, id_: str, as_json: bool) -> None:
     with inspection_of(operator) as inspection:
         number = _last(inspection) if id_ == "last" else _number(id_)
         entry = inspection.entry(number)
-        if entry is None or not inspection.recall(number, time.time()):
+        if entry is None:
             raise Refusal(os.EX_NOUSER, f"{queue_id(number)} does not wait any more; it cannot be taken back")
+        if not inspection.recall(number, time.time()):
+            raise Refusal(
+                os.EX_NOUSER,
+                f"{queue_id(number)} was tried already or never held back and cannot be taken back; "
+                f"`mailserver queue remove {queue_id(number)}` keeps it from those who have not got it",
+            )
     note(operator, "removed", [entry.queue_id], "taken back")
     output.done(
         f"{entry.queue_id} from <{entry.envelope.reverse_path}> taken back; nobody gets it",

@@ -124,7 +124,12 @@ def _send(operator: Operator, options: Options) -> int:
         names += head.recipients
     recipients = [qualified(operator, name) for name in names]
     if not recipients:
-        raise Refusal(os.EX_USAGE, "nobody to send it to; name recipients, or use -t")
+        missing = (
+            "the header names nobody in To, Cc or Bcc"
+            if options.from_header
+            else "name recipients, or use -t"
+        )
+        raise Refusal(os.EX_USAGE, f"nobody to send it to; {missing}")
     sender = own_sender(operator, options.sender)
     drop_into(operator, sender, recipients, head.completed(sender, options, operator.settings.hostname))
     return os.EX_OK

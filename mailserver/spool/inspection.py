@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import heapq
 import json
 import os
 import sqlite3
@@ -115,10 +116,8 @@ class QueueInspection:
         return any(spool.is_served() for spool in self._spools)
 
     def entries(self) -> Iterator[QueuedEntry]:
-        """Every message, oldest first in each worker's spool, read a page at a time."""
-        for spool in self._spools:
-            with _told(spool.path):
-                yield from spool.entries()
+        """Every message of all workers, oldest first, read a page at a time."""
+        yield from heapq.merge(*map(_entries_told, self._spools), key=lambda entry: entry.arrived)
 
     def entry(self, number: int) -> QueuedEntry | None:
         """One message, whose ``content`` can be read while this object is open; ``None``: not there."""
@@ -171,6 +170,11 @@ class QueueInspection:
                 if spool.change(remove, Selection((number,)), now).messages:
                     return True
         return False
+
+
+def _entries_told(spool: _OneSpool) -> Iterator[QueuedEntry]:
+    with _told(spool.path):
+        yield from spool.entries()
 
 
 class _OneSpool:

@@ -43,15 +43,18 @@ def find(
     if "@" not in what and made_at(what) is not None:
         return [what]
     wanted = what.strip("<>")
-    found: dict[str, None] = {}
+    found: dict[str, float] = {}
     for record in _mentions(folder, wanted, progress):
         if record.get("e") in ("accepted", "refused") and _is_about(record, wanted.lower()):
-            found.pop(record["q"], None)
-            found[record["q"]] = None
+            found[record["q"]] = max(float(record["t"]), found.get(record["q"], 0.0))
             if len(found) > 4 * most:
-                for old in list(found)[: 3 * most]:
-                    del found[old]
-    return list(found)[-most:]
+                found = _newest(found, most)
+    return list(_newest(found, most))
+
+
+def _newest(moments: dict[str, float], most: int) -> dict[str, float]:
+    """Each worker writes a file of its own: what is read last need not be the newest."""
+    return dict(sorted(moments.items(), key=lambda one: one[1])[-most:])
 
 
 def lives(

@@ -192,6 +192,17 @@ def test_a_long_list_comes_in_pages(spool: SqliteSpool, folder: Path) -> None:
     assert (last.id, len(last.recipients), last.recipient_count) == (many.id, 1000, 1500)
 
 
+def test_messages_of_all_workers_are_told_oldest_first(folder: Path) -> None:
+    spools = [SqliteSpool(folder, Disk(), worker) for worker in (0, 1)]
+    for spool in spools:
+        spool.start()
+    entries = [spooled(spools[turn % 2]) for turn in range(6)]
+    for spool in spools:
+        spool.stop()
+    with QueueInspection(folder) as inspection:
+        assert [one.id for one in inspection.entries()] == [entry.id for entry in entries]
+
+
 def test_what_is_set_aside_is_shown_and_can_be_tried_again(folder: Path) -> None:
     spool = SqliteSpool(folder, Disk())
     spool.start()

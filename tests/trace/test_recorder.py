@@ -67,6 +67,26 @@ def kinds(records: list[dict[str, Any]]) -> list[str]:
     return [record["e"] for record in records]
 
 
+def test_the_newest_of_all_workers_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "BATCH_SECONDS", 0.0)
+    moment = [NOW]
+    recorders = [
+        Recorder(tmp_path, worker, 30 * DAY, 0, lambda words: None, [], lambda: moment[0])
+        for worker in (0, 1)
+    ]
+    for recorder in recorders:
+        recorder.start()
+    messages = []
+    for turn in range(8):
+        moment[0] = NOW + turn
+        messages.append(replace(entry("bea@b.test"), id=entry("bea@b.test").id + turn))
+        recorders[1 - turn % 2].accepted(messages[-1], SESSION, f"<{turn}@c.test>", [])
+    for recorder in recorders:
+        recorder.stop()
+    for most in (1, 3, 8):
+        assert find(tmp_path, "bea@b.test", most) == [one.queue_id for one in messages[-most:]]
+
+
 def test_a_life_is_told_from_the_connection_to_the_end(recorder: Recorder, tmp_path: Path) -> None:
     recorder.start()
     message = entry("bea@b.test=list@a.test", "ben@a.test=list@a.test")
