@@ -8,10 +8,13 @@ from functools import partial
 from typing import Protocol
 
 LONGEST_WAIT = 0.003
-"""Seconds that a message waits at most for others to come along; a sync takes about as long."""
+"""Seconds that a message waits at most for others to come along, however long a sync takes."""
 
 FRESH_SECONDS = 0.01
-"""A transaction that began longer ago is a slow client's: its end may be far, and nobody waits for it."""
+"""A transaction that began longer ago is a slow client's: its end may be far, and nobody waits for it. Nor
+for one that takes ``LEAST_SECONDS`` and four times as long as they do of late."""
+
+LEAST_SECONDS = 0.001
 
 
 class Turns(Protocol):
@@ -35,31 +38,51 @@ class GroupCommit:
 
     def __init__(self, turns: Turns, now: Callable[[], float] = time.monotonic) -> None:
         self.turns = turns
-        self._now = now
+        self.now = now
         self._began: dict[object, float] = {}
+        self._departures: list[Departure] = []
+        self._usual_seconds = 0.0
 
     def began(self, transaction: object) -> None:
         """The client has said MAIL."""
-        self._began[transaction] = self._now()
+        self._began[transaction] = self.now()
+
+    def complete(self, transaction: object) -> None:
+        """Its message is there, all of it."""
+        began = self._began.get(transaction)
+        if began is not None:
+            self._usual_seconds += (self.now() - began - self._usual_seconds) / 16
+        self.ended(transaction)
 
     def ended(self, transaction: object) -> None:
-        """Its message is complete, or will never be. Harmless twice."""
+        """Its message will never be there, or is. Harmless twice."""
         self._began.pop(transaction, None)
+        if not self._began:
+            for departure in self._departures:
+                departure.nobody_is_left()
 
-    def expects_more(self) -> bool:
-        """Whether another message is likely to come in a moment: of a transaction that began one ago."""
-        began, oldest = self._began, self._now() - FRESH_SECONDS
+    def departure(self, go: Callable[[], object]) -> Departure:
+        """One room's."""
+        made = Departure(self, go)
+        self._departures.append(made)
+        return made
+
+    def expects_more(self, within: float) -> bool:
+        """Whether another message is likely to be there ``within`` so many seconds: the one that was begun
+        first of those that were begun a moment ago, if it takes as long as they do of late."""
+        began, now = self._began, self.now()
+        oldest = now - min(4 * self._usual_seconds + LEAST_SECONDS, FRESH_SECONDS)
         while began:
             transaction = next(iter(began))
             if began[transaction] > oldest:
-                return True
+                return began[transaction] + self._usual_seconds < now + within
             del began[transaction]
         return False
 
 
 class Departure:
     """Calls ``go`` for what has gathered in one room: at the end of the turn, or, while more is expected,
-    after ``LONGEST_WAIT``.
+    after as long as a sync takes of late, and ``LONGEST_WAIT`` at most.
 
     A sync costs the same for one as for fifty: two processes whose messages have a sync each leave a machine
     no time for anything else. Where nobody else is under way nothing waits. In the reactor's thread only.
@@ -71,6 +94,8 @@ class Departure:
         self._is_asked = self._is_full = False
         self._journey = 0
         self._timed = -1
+        self._left_at = 0.0
+        self._sync_seconds = 0.0
 
     def gathered(self, is_full: bool = False) -> None:
         """Somebody waits; ``is_full``: as many as share a sync."""
@@ -79,13 +104,19 @@ class Departure:
             self._is_asked = True
             self._group.turns.soon(self._look)
 
+    def nobody_is_left(self) -> None:
+        """Of those who were waited for; the last may have brought nothing."""
+        if self._timed == self._journey:
+            self.gathered()
+
     def _look(self) -> None:
         self._is_asked = False
-        if self._is_full or not self._group.expects_more():
+        wait = min(2 * self._sync_seconds, LONGEST_WAIT)
+        if self._is_full or not self._group.expects_more(wait):
             self._leave()
         elif self._timed != self._journey:
             self._timed = self._journey
-            self._group.turns.later(LONGEST_WAIT, partial(self._time_is_up, self._journey))
+            self._group.turns.later(wait, partial(self._time_is_up, self._journey))
 
     def _time_is_up(self, journey: int) -> None:
         if journey == self._journey:
@@ -94,4 +125,10 @@ class Departure:
     def _leave(self) -> None:
         self._journey += 1
         self._is_full = False
+        self._left_at = self._group.now()
         self._go()
+
+    def arrived(self) -> None:
+        """The sync of those who left last has ended."""
+        seconds = self._group.now() - self._left_at
+        self._sync_seconds += (seconds - self._sync_seconds) / 4

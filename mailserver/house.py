@@ -52,6 +52,7 @@ from mailserver.receive.queue_start import QueueStart
 from mailserver.receive.smtp import SMTPReceiverFactory
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.routes import RouteTable
+from mailserver.shared_counts import SharedCounts
 from mailserver.spool.orphans import orphans
 from mailserver.spool.retries import RetrySchedule
 from mailserver.spool.sqlite import SpoolUnusable, SqliteSpool
@@ -144,9 +145,9 @@ class House:
         self.doors = Doors(self, reactor)
 
     @property
-    def is_busier(self) -> Callable[[], bool] | None:
-        """Whether other workers have fewer connections; ``None`` where there are no others."""
-        return None if self._counts is None else self._counts.is_busier
+    def share(self) -> SharedCounts | None:
+        """What of the new connections each worker takes; ``None`` where there is one alone."""
+        return self._counts
 
     # -- opening and closing ---------------------------------------------------------------
 

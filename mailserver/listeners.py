@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -35,7 +36,13 @@ BACKLOG = 1024
 
 
 GIVE_WAY_SECONDS = 0.002
-"""How long a process that has more connections than others leaves a new one to them."""
+"""How long a process that has taken more connections than others leaves a new one to them."""
+
+IN_VAIN_SECONDS = 0.01
+"""One that is ready so soon afterwards is taken for the one that was left to the others."""
+
+ALONE_SECONDS = 0.05, 1.0
+"""How long a process then leaves none to them; each time in a row twice as long as the time before."""
 
 
 class StartFailed(Exception):
@@ -139,35 +146,61 @@ def _answer_at_once(port: Any) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+class Share(Protocol):
+    """``shared_counts.SharedCounts``: who takes how many of the new connections."""
+
+    def took(self) -> None:
+        """This process has taken one."""
+
+    def is_busier(self) -> bool:
+        """Whether it has taken clearly more of late than another."""
+
+
 class Accepting:
     """How a port takes connections that other processes could take as well.
 
     One in each turn of the reactor: Twisted takes as many as there are, and of twenty that come at once one
-    process would get all, and the others stand idle for as long as the sessions last. And while
-    ``is_busier`` says that this process has more of them than others, it leaves each to those for a moment.
+    process would get all, and the others stand idle for as long as the sessions last. And while it has taken
+    more than its ``share`` it leaves each to the others for a moment, unless that was in vain a short time
+    ago: another process may hang, or be dead.
     """
 
     def __init__(self, port: Any, reactor: Any) -> None:
-        self.is_busier: Callable[[], bool] = lambda: False
+        self.share: Share | None = None
         self._port = port
         self._reactor = reactor
         self._accept = port.doRead
-        self._gave_way = False
+        self._resumed_at = -math.inf
+        self._alone_until = -math.inf
+        self._alone = 0.0
         port.doRead = self._ready
 
     def _ready(self) -> None:
-        if not self._gave_way and self.is_busier():
-            self._gave_way = True
+        if self.share is None:
+            self._take()
+            return
+        now = self._reactor.seconds()
+        if now < self._resumed_at + IN_VAIN_SECONDS:
+            self._alone = min(max(2 * self._alone, ALONE_SECONDS[0]), ALONE_SECONDS[1])
+            self._alone_until = now + self._alone
+        elif self._resumed_at > -math.inf:
+            self._alone = 0.0  # somebody took what was left
+        self._resumed_at = -math.inf
+        if now >= self._alone_until and self.share.is_busier():
             self._port.stopReading()
             self._reactor.callLater(GIVE_WAY_SECONDS, self._resume)
             return
-        self._gave_way = False
+        self.share.took()
+        self._take()
+
+    def _take(self) -> None:
         self._port.numberAccepts = 1  # it grows by twenty whenever the last turn met the limit
         self._accept()
 
     def _resume(self) -> None:
         """Nobody else may have taken it: then it is ours, whoever has more."""
         if self._port.fileno() >= 0:
+            self._resumed_at = self._reactor.seconds()
             self._port.startReading()
 
 
@@ -228,11 +261,11 @@ class Listener:
             return f"{where}: {reason}; start as root with --uid and --gid, or use a port above 1023"
         return f"{where}: {reason}; stop what uses the port, or name another in the configuration"
 
-    def serve(self, factory: IProtocolFactory, is_busier: Callable[[], bool] | None = None) -> None:
-        """Put ``factory`` behind the door; see ``Accepting`` for ``is_busier``."""
+    def serve(self, factory: IProtocolFactory, share: Share | None = None) -> None:
+        """Put ``factory`` behind the door; see ``Accepting`` for ``share``."""
         self.door.behind = factory
-        if self._accepting is not None and is_busier is not None:
-            self._accepting.is_busier = is_busier
+        if self._accepting is not None and share is not None:
+            self._accepting.share = share
 
     @property
     def where(self) -> str:

@@ -24,7 +24,7 @@ from mailserver.threads import favour_the_reactor
 
 log = Logger(namespace="mailserver")
 
-NEW_OBJECTS = 20_000
+NEW_OBJECTS = 10_000
 """So many more there are when Python's collector looks for rings among them: with its own 700 it walked
 through all that belongs to 5,000 sessions so often that a message cost a third more; few are in rings."""
 
@@ -70,7 +70,7 @@ class MailServer(MultiService):
         house.control.setServiceParent(self)  # type: ignore[no-untyped-call]
         super().startService()  # type: ignore[no-untyped-call]
         for listener in self._listeners:
-            listener.serve(house.doors.factory(listener.name), house.is_busier)
+            listener.serve(house.doors.factory(listener.name), house.share)
             if self._place.count == 1:
                 log.info("listening: {name} on {where}", name=listener.name, where=listener.where)
         self._changing = Changing(self._given, self._change, self._reactor, self._place.path)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,8 +26,8 @@ FILE_NAME = "counts"
 """The file in the state folder."""
 
 _KINDS = 3
-_TOTAL, _MINUTE = 0, 1
-_HEAD = 16  # numbers before the cells of a region: connections in all, the minute of the others
+_TOTAL, _MINUTE, _SECOND, _TAKEN = range(4)
+_HEAD = 16  # numbers before the cells: connections, the minute of rates, a second and what was accepted in it
 _REGION = _HEAD + _KINDS * CELLS
 _SEED_OCTETS = 32
 _FIRST = 4096  # the seed has a page of its own
@@ -36,8 +38,11 @@ _PER_MINUTE = CELLS * 2
 class SharedCounts:
     """Worker ``worker``'s view of the counts of ``workers`` processes. Nothing is opened before ``open``."""
 
-    def __init__(self, path: Path, worker: int, workers: int) -> None:
+    def __init__(
+        self, path: Path, worker: int, workers: int, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
+        self._now = now  # the same clock for all processes
         self._worker = worker
         self._others = [number for number in range(workers) if number != worker]
         self._octets = _FIRST + workers * _REGION * _NUMBER
@@ -93,12 +98,32 @@ class SharedCounts:
         """All connections to the other workers."""
         return sum(self._cells[number * _REGION + _TOTAL] for number in self._others)
 
+    # -- new connections -------------------------------------------------------------------------
+
+    def took(self) -> None:
+        """This worker has accepted a connection."""
+        if self._map is None:
+            return
+        second = self._second()
+        if self._cells[self._mine + _SECOND] != second:
+            self._cells[self._mine + _SECOND], self._cells[self._mine + _TAKEN] = second, 0
+        self._add(self._mine + _TAKEN, 1)
+
     def is_busier(self) -> bool:
-        """Whether this worker has clearly more connections than the one with the fewest."""
+        """Whether this worker has accepted clearly more in this second than the one that has the fewest.
+
+        Not by those that are open: idle ones are no work, and a worker that begins anew would get all."""
         if self._map is None:
             return False
-        fewest = min(self._cells[number * _REGION + _TOTAL] for number in self._others)
-        return self._cells[self._mine + _TOTAL] > fewest + 3 + fewest // 4
+        second = self._second()
+        fewest = min(self._taken(number * _REGION, second) for number in self._others)
+        return self._taken(self._mine, second) > fewest + 3 + fewest // 4
+
+    def _taken(self, region: int, second: int) -> int:
+        return self._cells[region + _TAKEN] if self._cells[region + _SECOND] == second else 0
+
+    def _second(self) -> int:
+        return int(self._now()) & 0xFFFFFFFF
 
     # -- rates -----------------------------------------------------------------------------------
 

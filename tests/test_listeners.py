@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +19,15 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.config import Listen
-from mailserver.listeners import BACKLOG, GIVE_WAY_SECONDS, Accepting, Listener, StartFailed, make_listeners
+from mailserver.listeners import (
+    BACKLOG,
+    GIVE_WAY_SECONDS,
+    IN_VAIN_SECONDS,
+    Accepting,
+    Listener,
+    StartFailed,
+    make_listeners,
+)
 from tests.scratch import scratch_path
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -47,6 +56,20 @@ class Greeters(Factory):
     def buildProtocol(self, addr: IAddress | None) -> IProtocol:
         self.built += 1
         return Greeter(self._name)
+
+
+class Share:
+    """What a process has taken, and whether that was more than its share."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.busier = True
+
+    def took(self) -> None:
+        self.taken += 1
+
+    def is_busier(self) -> bool:
+        return self.busier
 
 
 class Client(Protocol):
@@ -126,38 +149,66 @@ class LentTest(TestCase):
             with socket.create_connection(place.socket.getsockname()), place.socket.accept()[0] as accepted:
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
-    def test_who_has_more_connections_leaves_the_next_to_others_for_a_moment(self) -> None:
+    def accepting(self) -> tuple[Any, Accepting, Clock, Callable[[], int]]:
+        """A port that has taken more than its share; ``arrive`` lets a client come and tells how many have
+        been served."""
         parent, worker = self.lend(LOOPBACK)
         clock = Clock()
-        worker._accepting = None
+        clock.advance(100.0)
         port: Any = worker.port
         accepting = Accepting(port, clock)
-        accepting.is_busier = lambda: True
+        accepting.share = self.share = Share()
         place: Any = parent.port
-        clients = [socket.create_connection(place.socket.getsockname()) for _ in range(2)]
-        self.addCleanup(lambda: [client.close() for client in clients])
         greeters: Any = worker.door.behind
-        for served in (1, 2):
+
+        def arrive() -> int:
+            client = socket.create_connection(place.socket.getsockname())
+            self.addCleanup(client.close)
             port.doRead()
-            assert greeters.built == served - 1
-            assert port not in reactor.getReaders()  # type: ignore[attr-defined]
+            return int(greeters.built)
+
+        return port, accepting, clock, arrive
+
+    def test_who_has_taken_more_leaves_the_next_to_others_for_a_moment(self) -> None:
+        port, _, clock, arrive = self.accepting()
+        self.share.busier = False
+        assert arrive() == 1
+        assert self.share.taken == 1
+        self.share.busier = True
+        assert arrive() == 1
+        assert port not in reactor.getReaders()  # type: ignore[attr-defined]
+        clock.advance(GIVE_WAY_SECONDS)
+        assert port in reactor.getReaders()  # type: ignore[attr-defined]
+        port.doRead()  # nobody else has taken it
+        assert self.share.taken == 2
+
+    def test_where_nobody_takes_what_is_left_to_them_nothing_is_left_for_longer_and_longer(self) -> None:
+        port, _, clock, arrive = self.accepting()
+        served, times = 0, []
+        for _ in range(6):
+            began = clock.seconds()
+            while arrive() > served:  # taken at once
+                served += 1
+                clock.advance(0.001)
+            times.append(clock.seconds() - began)
+            clock.advance(GIVE_WAY_SECONDS)
+            port.doRead()
+            served = self.share.taken
+        assert times == pytest.approx([0.0, 0.05, 0.1, 0.2, 0.4, 0.8], abs=0.005)
+
+    def test_where_others_take_it_they_are_asked_again(self) -> None:
+        port, _, clock, arrive = self.accepting()
+        for _ in range(3):
+            assert arrive() == 0
             clock.advance(GIVE_WAY_SECONDS)
             assert port in reactor.getReaders()  # type: ignore[attr-defined]
-            port.doRead()  # nobody else has taken it
-            assert greeters.built == served
-        accepting.is_busier = lambda: False
-        clients.append(socket.create_connection(place.socket.getsockname()))
-        port.doRead()
-        assert greeters.built == 3
+            port.socket.accept()[0].close()  # as another process would have
+            clock.advance(IN_VAIN_SECONDS)
 
     def test_a_port_that_gives_way_may_be_closed(self) -> None:
-        _, worker = self.lend(LOOPBACK)
-        clock = Clock()
-        port: Any = worker.port
-        accepting = Accepting(port, clock)
-        accepting.is_busier = lambda: True
-        port.doRead()
-        worker.leave()
+        port, _, clock, arrive = self.accepting()
+        assert arrive() == 0
+        port.socket.close()
         clock.advance(GIVE_WAY_SECONDS)
         assert port not in reactor.getReaders()  # type: ignore[attr-defined]
 

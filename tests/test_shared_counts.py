@@ -39,19 +39,31 @@ def test_each_sees_what_the_others_count(tmp_path: Path) -> None:
     assert (one.counted(MESSAGES, A, 7), two.counted(MESSAGES, B, 7)) == (0, 0)
 
 
-def test_a_worker_is_busier_that_has_clearly_more_connections_than_another(tmp_path: Path) -> None:
-    one, two, three = workers(tmp_path, 3)
+def test_a_worker_is_busier_that_has_accepted_clearly_more_in_this_second(tmp_path: Path) -> None:
+    time = [7.0]
+    one, two, three = (SharedCounts(tmp_path / "counts", number, 3, lambda: time[0]) for number in range(3))
+    for worker in (one, two, three):
+        worker.open()
     for _ in range(3):
-        one.connected(A, 1)
+        one.took()
     assert not one.is_busier()
-    one.connected(A, 1)
+    one.took()
     assert one.is_busier()
     assert not two.is_busier()
     for _ in range(8):
-        two.connected(A, 1)
-        three.connected(A, 1)
+        two.took()
+        three.took()
     assert not one.is_busier()
+    for _ in range(10):
+        one.took()
+    assert one.is_busier()
+    time[0] += 1.0
+    assert not one.is_busier()
+    one.connected(A, 1)
+    assert one.all_connections() == 0
+    assert two.all_connections() == 1
     one.close()
+    one.took()
     assert not one.is_busier()
 
 

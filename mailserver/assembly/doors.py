@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from mailserver.assembly.access import Access
 from mailserver.assembly.entrance import Entrance
 from mailserver.assembly.fetching import Fetching
-from mailserver.assembly.straight_tls import StraightTLSFactory, start_tls
+from mailserver.assembly.straight_tls import StraightTLSFactory, begin_tls, start_tls
 from mailserver.assembly.submissions import Submissions
 from mailserver.certificates import (
     ListenerTLS,
@@ -144,6 +144,7 @@ class Doors:
                 clock=self._reactor,
                 tls=None if implicit else tls,
                 implicit_tls=implicit,
+                start_tls=begin_tls,
                 allow_cleartext=settings.login.allow_cleartext,
                 connections=self._rooms.entrance.connections,
                 occupants=self._rooms.fetching.occupants,

@@ -1,4 +1,4 @@
-"""TLS whose replies leave in the reactor's turn that made them, and not in the second one after it."""
+"""TLS whose replies leave in the reactor's turn that made them, and whose memory is free when it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IOpenSSLContextFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 from mailserver.sockets import StraightTransport
 
@@ -16,7 +18,29 @@ from mailserver.sockets import StraightTransport
 # send them.  Our sessions gather by themselves: they write once for all that they have to say in a turn.
 
 
-class _StraightTLS(TLSMemoryBIOProtocol):
+class _QuietEnd(TLSMemoryBIOProtocol):
+    """A connection that asks OpenSSL nothing more when the other side has gone.
+
+    Twisted asks, and keeps the failure in a ring with the stack that it was made on, and so the connection
+    with OpenSSL's memory, which Python's collector does not count: with few new objects it came for
+    hundreds of dead connections at a time. What was received has been read by then.
+    """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lostTLSConnection = True
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._producer = None  # the session, which knows its transport
+
+
+class _StartedTLS(_QuietEnd, BufferingTLSTransport):
+    """The same behind STARTTLS or STLS, where the transport knows this object."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.transport = None
+
+
+class _StraightTLS(_QuietEnd):
     """The side of a server: nothing is written before the client has spoken."""
 
     def makeConnection(self, transport: Any) -> None:
@@ -35,11 +59,19 @@ class StraightTLSFactory(TLSMemoryBIOFactory):
     protocol = _StraightTLS
 
 
+def begin_tls(transport: Any, context: IOpenSSLContextFactory) -> object:
+    """Begin TLS as the server; what stands between the session and its transport from now on."""
+    transport.startTLS(context)
+    tls: object = transport.protocol
+    if type(tls) is BufferingTLSTransport:
+        tls.__class__ = _StartedTLS  # Twisted makes it by itself, and asks nobody of which class
+    return tls
+
+
 def start_tls(transport: Any, context: IOpenSSLContextFactory) -> Callable[[bytes], object]:
     """Begin TLS as the server, on a connection where nothing waits to be sent; what writes from now on."""
     handle = transport.getHandle()
-    transport.startTLS(context)
-    tls: Any = transport.protocol
+    tls: Any = begin_tls(transport, context)
     if not isinstance(handle, socket.socket) or not isinstance(tls, TLSMemoryBIOProtocol):
         write: Callable[[bytes], object] = transport.write
         return write

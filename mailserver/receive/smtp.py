@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.channel_binding import channel_binding
-from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, TurnedAway, is_in
+from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, TurnedAway, forget_stack, is_in
 from mailserver.receive.session import Answer, BeginTLS, ReceiverSettings, Session
 from mailserver.receive.transaction import TRY_LATER
 from mailserver.sockets import direct_writer
@@ -73,7 +73,7 @@ class SMTPReceiver(Protocol):
         self._settings = factory.settings
         self._session = Session(factory.settings, facts)
         self._machine = SmtpServer(offer)
-        self._machine.mark = self._mark
+        self._machine.mark = partial(_marked, facts)  # not self: nothing leads from a session to itself
         self._awaiting = False
         self._output_full = False
         self._paused = False
@@ -92,9 +92,6 @@ class SMTPReceiver(Protocol):
     def host(self) -> str:
         """The client's address."""
         return self._session.facts.client_host
-
-    def _mark(self, refusal: Reply, command: str) -> Reply:
-        return maillog.said_no(refusal, self._session.facts, command)
 
     # -- the transport calls ---------------------------------------------------------------
 
@@ -169,6 +166,7 @@ class SMTPReceiver(Protocol):
             self._timer = None
         self._session.facts.gone = True
         self._session.drop_transaction()
+        forget_stack(reason)
 
     def readConnectionLost(self) -> None:
         """The client says no more, but may read on: it gets the answers to all that it has said.
@@ -444,6 +442,10 @@ class SMTPReceiver(Protocol):
     def abort(self) -> None:
         """End the connection at once, whatever is under way."""
         self.transport.abortConnection()
+
+
+def _marked(facts: SessionFacts, refusal: Reply, command: str) -> Reply:
+    return maillog.said_no(refusal, facts, command)
 
 
 class SMTPReceiverFactory(SessionFactory[SMTPReceiver]):

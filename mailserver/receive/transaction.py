@@ -203,7 +203,7 @@ class Transaction:
         assert self._writer is not None
         assert self._envelope is not None
         if self._intake.group is not None:
-            self._intake.group.ended(self)
+            self._intake.group.complete(self)
         if self._submitted is not None and (rest := self._header.feed(self._submitted.finish())):
             self._writer.write(rest)
         fault = fault or self._header_fault(self._envelope)

@@ -86,6 +86,11 @@ class Patience:
             timer.cancel()
         self.handshake_done()
 
+    def end(self) -> None:
+        """The session is over: it is not kept in memory by what it would have been told."""
+        self.stop()
+        self._ended = self._no_handshake = _nobody_hears
+
     def _stalled(self) -> None:
         self._handshake = None
         self._no_handshake()
@@ -97,3 +102,7 @@ class Patience:
             self._timer = self._clock.callLater(left, self._look)
         else:
             self._ended()
+
+
+def _nobody_hears() -> None:
+    """The session is over."""

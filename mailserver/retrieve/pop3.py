@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.channel_binding import channel_binding
-from mailserver.connections import SessionFactory, is_in
+from mailserver.connections import SessionFactory, forget_stack, is_in
 from mailserver.interfaces import LoggedIn
 from mailserver.retrieve.logging_in import LoggingIn
 from mailserver.retrieve.occupants import IDLE_SECONDS as GIVE_WAY_SECONDS
@@ -63,9 +63,8 @@ class Pop3Session(Protocol):
         self._machine = Pop3Server(offer, self._tls, is_in(host, self._settings.proxies))
         self._outlet = Outlet(self._machine)
         self._tally = Tally()
-        self._logging_in = LoggingIn(
-            self._settings.authenticator, self._machine, lambda: self._outlet.is_lost
-        )
+        outlet = self._outlet  # not self: see connectionLost
+        self._logging_in = LoggingIn(self._settings.authenticator, self._machine, lambda: outlet.is_lost)
         self._facts: TLSFacts | None = None
         self._opening: Opening | None = None
         self._reading: Reading | None = None
@@ -145,7 +144,7 @@ class Pop3Session(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
-        self._patience.stop()
+        self._patience.end()
         if self._tally.user:
             self._settings.occupants.leave(self._tally.account, self)
             self._tally.tell(self.host, self._tls, self._ending, self._settings.visited)
@@ -155,6 +154,9 @@ class Pop3Session(Protocol):
         if not self._waiting:
             self._release()
         self.factory.ended(self)
+        # A session with the list of 200,000 messages does not wait for Python to look for rings.
+        self._machine.forget()
+        forget_stack(reason)
 
     def pauseProducing(self) -> None:
         """The client does not read: produce nothing until it does."""
@@ -288,7 +290,8 @@ class Pop3Session(Protocol):
             return
         self._waiting = True
         self._patience.expect_handshake()
-        self.transport.startTLS(self._settings.tls)
+        assert self._settings.tls is not None  # STLS is not offered without
+        self._settings.start_tls(self.transport, self._settings.tls)
         self._outlet.open(self.transport, direct=False)
 
     def _speak_for(self, event: XClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime
 
@@ -48,6 +49,10 @@ makes everybody wait for one file in so many at most.
 """
 
 
+def _start_tls(transport: Any, context: IOpenSSLContextFactory) -> None:
+    transport.startTLS(context)
+
+
 @dataclass(frozen=True, slots=True)
 class Pop3Settings:
     """What the sessions of one listener share.
@@ -58,7 +63,7 @@ class Pop3Settings:
     counts those of all listeners.  ``occupants`` are shared by them too; ``login_times`` where log-ins
     have to wait for each other; ``visited`` hears of sessions that fetched or deleted something.
     ``expire``: days after which messages go, 0 for never; ``proxies`` may tell by XCLIENT whom they
-    speak for.
+    speak for.  ``start_tls`` begins TLS on a transport.
     """
 
     hostname: str
@@ -77,3 +82,4 @@ class Pop3Settings:
     expire: int = 0
     apop: bool = False
     proxies: Sequence[IPv4Network | IPv6Network] = ()
+    start_tls: Callable[[Any, IOpenSSLContextFactory], object] = _start_tls

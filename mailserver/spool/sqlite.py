@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from zope.interface import implementer
 
 from mailserver.durable import Disk
-from mailserver.group_commit import Departure, GroupCommit
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import ANY_LANE, ISpool, Notice, SpoolFull, SpoolUnavailable
 from mailserver.promise import Promise
 from mailserver.spool import leases
@@ -70,7 +70,7 @@ class SqliteSpool:
         self._worker = worker
         self._now = now
         self._group = group
-        self._departure = None if group is None else Departure(group, self._hand_over)
+        self._departure = None if group is None else group.departure(self._hand_over)
         self._gathered: list[Write[Any]] = []
         self.memory = HeldMemory()
         self._opened: ExitStack | None = None
@@ -231,7 +231,13 @@ class SqliteSpool:
     def _hand_over(self) -> None:
         writes, self._gathered = self._gathered, []
         if writes:
+            if self._departure is not None:
+                writes[0].future.add_done_callback(self._arrived)
             self._committer.put_all(writes)
+
+    def _arrived(self, _: object) -> None:
+        assert self._departure is not None
+        self._departure.arrived()
 
     def keep_file(self, number: int, envelope: Envelope, size: int, stream: BodyStream) -> Future[Entry]:
         """Sync a message's file, then commit its envelope."""

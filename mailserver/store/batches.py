@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 from mailserver.durable import Disk
-from mailserver.group_commit import Departure, GroupCommit
+from mailserver.group_commit import GroupCommit
 from mailserver.interfaces import Delivery, MailboxFull, MailboxUnavailable
 from mailserver.promise import Promise
 from mailserver.store.maildir_files import MaildirWriter, Placed
@@ -72,7 +72,7 @@ class MaildirBatches:
     ) -> None:
         self._disk = disk
         self._group = group
-        self._departure = Departure(group, self._set_out) if group is not None else None
+        self._departure = group.departure(self._set_out) if group is not None else None
         self._now = now
         self._writer = writer
         self._gathered: list[_Waiting] = []
@@ -141,6 +141,8 @@ class MaildirBatches:
 
     def _settle(self) -> None:
         """Tell whoever waits for what the thread has finished; then the next set out."""
+        if self._departure is not None:
+            self._departure.arrived()
         while self._settled:
             for waiting, error in self._settled.popleft():
                 waiting.settle(error)

@@ -125,6 +125,12 @@ class Pop3Server:
         """Queue octets of an event's answer behind what is queued."""
         self._replies.put(octets)
 
+    def forget(self) -> None:
+        """The session is over: nothing leads from here back to here, so memory is free at once."""
+        self._lines = LineBuffer(MAX_LINE)
+        self._mail_actions.clear()
+        self._mail = None
+
     def greet(self) -> None:
         """Queue the greeting; with a timestamp in it where APOP is offered (RFC 1939 §4, §7).
 

@@ -235,7 +235,7 @@ class SmtpTalk:
     def close(self) -> None:
         for session in list(self.factory.sessions):
             session.transport.lose(ConnectionLost())
-        assert not self.group.expects_more(), "a transaction is left under way"
+        assert not self.group.expects_more(1.0), "a transaction is left under way"
         self.directory.close()
         shutil.rmtree(self.folder)
         assert not [call for call in self.clock.getDelayedCalls() if call.active()], "a timer is left behind"

@@ -67,9 +67,13 @@ class Place:
         self.disk = Watched()
         self.time = 1000.0
         self.writer = MaildirWriter(self.disk, "mx.example.test")
-        self.group = GroupCommit(self.turns, lambda: self.time)
-        self.batches = MaildirBatches(self.disk, self.writer, self.group, lambda: self.time)
+        self.group = GroupCommit(self.turns, self.now)
+        self.batches = MaildirBatches(self.disk, self.writer, self.group, self.now)
         self.batches.start()
+
+    def now(self) -> float:
+        self.time += 1e-6
+        return self.time
 
     def deliver(self, number: int, delivery: Delivery | None = None) -> Future[None]:
         return self.batches.deliver(self.mailbox, delivery or delivery_of(number))
