@@ -105,6 +105,10 @@ def files_alone(mailboxes: Sequence[Path], octets: bytes, count: int, together: 
         for fd in files:
             os.fsync(fd)
             os.close(fd)
+        for mailbox in mailboxes[:1] if files else ():
+            folder = os.open(mailbox / "new", os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
         if not files and sync(descriptor) != 0:
             raise OSError("syncfs failed")
     seconds = time.perf_counter() - began

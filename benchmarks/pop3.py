@@ -192,8 +192,10 @@ class Client:
             if not count:
                 raise PeerFailed(f"the connection was closed after {last!r}")
             octets = last + buffer[:count]
+            if octets[0] == FAILED or b"\n-ERR" in octets:  # which no message of ours has in it
+                raise PeerFailed(f"a command was refused: {bytes(octets[:200])!r}")
             responses -= octets.count(b"\r\n.\r\n")
-            last = octets[-4:]  # may be the beginning of an end, and never holds a whole one
+            last = octets[-4:]  # may be the beginning of an end or of a refusal, and never a whole one
 
     def log_in(self) -> None:
         self.line(f"USER {LOGIN}")
@@ -382,7 +384,7 @@ def main() -> int:
                     results.setdefault(name, {}).setdefault(what, []).append(value)
                 told = "  ".join(f"{what} {value:.3g}" for what, value in figures.items())
                 print(f"round {number + 1}  {name:24s} {told}", flush=True)
-    except (PeerMissing, PeerFailed) as error:
+    except (PeerMissing, PeerFailed, BlockingIOError) as error:  # the last: no answer in time
         print(f"pop3: {error}", file=sys.stderr)
         return 1
     summarize({name: {w: median(v) for w, v in rows.items()} for name, rows in results.items()}, options.json)

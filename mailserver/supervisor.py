@@ -53,6 +53,7 @@ class WorkerProcess(ProcessProtocol):
         self._say = say
         self._report = b""
         self._unsaid = {OUTPUT: b"", ERRORS: b""}
+        self._is_to_read_again = False
 
     def connectionMade(self) -> None:
         self._process.writeToChild(INPUT, self._task)
@@ -82,6 +83,8 @@ class WorkerProcess(ProcessProtocol):
     def _reported(self) -> None:
         if self._report == READY:
             self.begun.callback(None)
+            if self._is_to_read_again:
+                self.signal("HUP")
         else:
             text = self._report.decode(errors="replace")
             self.begun.errback(
@@ -102,7 +105,12 @@ class WorkerProcess(ProcessProtocol):
         self.signal("TERM")
 
     def signal(self, name: str) -> None:
-        """Send a signal, ``"HUP"`` for example. Harmless when it has ended."""
+        """Send a signal, ``"HUP"`` for example. Harmless when it has ended.
+
+        SIGHUP waits until it serves: before it can hear it, it would die of it."""
+        if name == "HUP" and not self.begun.called:
+            self._is_to_read_again = True
+            return
         try:
             self._process.signalProcess(name)
         except ProcessExitedAlready:

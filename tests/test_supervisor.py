@@ -203,6 +203,16 @@ class SupervisorTest(SynchronousTestCase):
 
     # -- the end ---------------------------------------------------------------------------
 
+    def test_one_that_is_just_coming_back_hears_of_a_change_when_it_serves(self) -> None:
+        self.start()
+        self.processes[1].end(ProcessTerminated(signal=9))
+        self.reactor.advance(PAUSES[0])
+        self.supervisor.signal("HUP")
+        back = self.processes[-1]
+        assert [p.signals for p in self.processes] == [["HUP"], [], ["HUP"], []]
+        back.report(READY)
+        assert back.signals == ["HUP"]
+
     def test_the_end_waits_for_all(self) -> None:
         self.start()
         ended = self.supervisor.stop()

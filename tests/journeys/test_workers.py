@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import smtplib
+import socket
 import threading
 import time
 from collections import Counter
@@ -171,6 +172,28 @@ def test_fewer_workers_deliver_what_the_others_had_waiting(make_server: Callable
     kept = numbers_in(b, "bob@b.test")
     assert load.acknowledged.keys() - kept.keys() == set(), "lost"
     assert {n: times for n, times in kept.items() if times > 1} == {}, "twice"
+
+
+def test_connections_that_come_at_once_are_shared(make_server: Callable[..., Server]) -> None:
+    server = make_server("a", "mx.a.test", ["a.test"], TWO)
+    start(server)
+    pids = workers_of(server).values()
+    before = [sockets_of(pid) for pid in pids]
+    clients = [socket.create_connection(("127.0.0.1", server.ports["smtp"])) for _ in range(24)]
+    try:
+        for client in clients:
+            assert client.recv(200).startswith(b"220")
+        parts = [sockets_of(pid) - there for pid, there in zip(pids, before, strict=True)]
+    finally:
+        for client in clients:
+            client.close()
+    assert sum(parts) == 24
+    assert min(parts) >= 6, parts
+
+
+def sockets_of(pid: int) -> int:
+    """Sockets that a process has open."""
+    return sum(os.readlink(one).startswith("socket:") for one in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_sigterm_ends_all(make_server: Callable[..., Server]) -> None:

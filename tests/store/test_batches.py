@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,23 @@ def test_a_whole_batch_waits_for_nobody(place: Place) -> None:
     place.turns.wait()
     place.turns.until(futures[-1])
     assert place.disk.syncs == 3
+
+
+def test_after_a_whole_batch_that_cannot_be_placed_the_next_sets_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.make_known()
+    begin = place.writer.place
+
+    def fails_at_first(mailbox: str, delivery: Delivery) -> Any:
+        if int(delivery.name[1:].partition(".")[0]) <= BATCH:
+            raise OSError(errno.EIO, "no")
+        return begin(mailbox, delivery)
+
+    monkeypatch.setattr(place.writer, "place", fails_at_first)
+    futures = [place.deliver(number) for number in range(1, BATCH + 3)]
+    place.turns.until(*futures)
+    assert [future.exception() is None for future in futures] == [False] * BATCH + [True] * 2
 
 
 def test_what_one_turn_brings_is_made_here_and_shares_a_sync(place: Place) -> None:
