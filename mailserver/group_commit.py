@@ -51,7 +51,8 @@ class GroupCommit:
         """Its message is there, all of it."""
         began = self._began.get(transaction)
         if began is not None:
-            self._usual_seconds += (self.now() - began - self._usual_seconds) / 16
+            seconds = min(self.now() - began, 2 * FRESH_SECONDS)  # one slow client is not how they all are
+            self._usual_seconds += (seconds - self._usual_seconds) / 16
         self.ended(transaction)
 
     def ended(self, transaction: object) -> None:
@@ -94,7 +95,7 @@ class Departure:
         self._is_asked = self._is_full = False
         self._journey = 0
         self._timed = -1
-        self._left_at = 0.0
+        self._left_at: float | None = None
         self._sync_seconds = 0.0
 
     def gathered(self, is_full: bool = False) -> None:
@@ -130,5 +131,7 @@ class Departure:
 
     def arrived(self) -> None:
         """The sync of those who left last has ended."""
-        seconds = self._group.now() - self._left_at
-        self._sync_seconds += (seconds - self._sync_seconds) / 4
+        if self._left_at is not None:
+            seconds = min(self._group.now() - self._left_at, LONGEST_WAIT)
+            self._sync_seconds += (seconds - self._sync_seconds) / 4
+            self._left_at = None

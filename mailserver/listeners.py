@@ -49,6 +49,16 @@ class StartFailed(Exception):
     """The server cannot start; the text is the one line that a person gets to see."""
 
 
+class Share(Protocol):
+    """``shared_counts.SharedCounts``: who takes how many of the new connections."""
+
+    def took(self) -> None:
+        """This process has taken one."""
+
+    def is_busier(self) -> bool:
+        """Whether it has taken clearly more of late than another."""
+
+
 @implementer(ILoggingContext)
 class Door(Factory):
     """Stands at a port from the moment that it is bound; what is behind it comes later.
@@ -60,6 +70,7 @@ class Door(Factory):
 
     def __init__(self, name: str) -> None:
         self.behind: IProtocolFactory | None = None
+        self.share: Share | None = None
         self._name = name
 
     def logPrefix(self) -> str:
@@ -67,6 +78,8 @@ class Door(Factory):
         return self._name
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]
+        if self.share is not None:
+            self.share.took()
         return None if self.behind is None else self.behind.buildProtocol(addr)
 
 
@@ -146,16 +159,6 @@ def _answer_at_once(port: Any) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class Share(Protocol):
-    """``shared_counts.SharedCounts``: who takes how many of the new connections."""
-
-    def took(self) -> None:
-        """This process has taken one."""
-
-    def is_busier(self) -> bool:
-        """Whether it has taken clearly more of late than another."""
-
-
 class Accepting:
     """How a port takes connections that other processes could take as well.
 
@@ -190,7 +193,6 @@ class Accepting:
             self._port.stopReading()
             self._reactor.callLater(GIVE_WAY_SECONDS, self._resume)
             return
-        self.share.took()
         self._take()
 
     def _take(self) -> None:
@@ -265,7 +267,7 @@ class Listener:
         """Put ``factory`` behind the door; see ``Accepting`` for ``share``."""
         self.door.behind = factory
         if self._accepting is not None and share is not None:
-            self._accepting.share = share
+            self._accepting.share = self.door.share = share
 
     @property
     def where(self) -> str:

@@ -55,7 +55,7 @@ def _imported(name: str, module: str, path: str, folder: Path | None) -> Any:
         found: Any = import_module(module)
         for attribute in path.split("."):
             found = getattr(found, attribute)
-    except Exception as error:  # a user's module may do anything
+    except (Exception, SystemExit, GeneratorExit) as error:  # a user's module may do anything
         raise RuleUnusable(
             f"policy.rules: {name}: {type(error).__name__}: {error}; "
             "is the module in policy.rules_folder or on PYTHONPATH?"

@@ -22,12 +22,15 @@ CELLS = 8192
 CONNECTIONS, MESSAGES, RECIPIENTS = range(3)
 """What is counted of a client. The first is a state, the others belong to a minute."""
 
+LATE_SECONDS = 10
+"""New connections are compared over so many seconds, and then anew."""
+
 FILE_NAME = "counts"
 """The file in the state folder."""
 
 _KINDS = 3
-_TOTAL, _MINUTE, _SECOND, _TAKEN = range(4)
-_HEAD = 16  # numbers before the cells: connections, the minute of rates, a second and what was accepted in it
+_TOTAL, _MINUTE, _PERIOD, _TAKEN = range(4)
+_HEAD = 16  # numbers before the cells: connections, the minute of rates, a period and what was accepted in it
 _REGION = _HEAD + _KINDS * CELLS
 _SEED_OCTETS = 32
 _FIRST = 4096  # the seed has a page of its own
@@ -104,26 +107,26 @@ class SharedCounts:
         """This worker has accepted a connection."""
         if self._map is None:
             return
-        second = self._second()
-        if self._cells[self._mine + _SECOND] != second:
-            self._cells[self._mine + _SECOND], self._cells[self._mine + _TAKEN] = second, 0
+        period = self._period()
+        if self._cells[self._mine + _PERIOD] != period:
+            self._cells[self._mine + _PERIOD], self._cells[self._mine + _TAKEN] = period, 0
         self._add(self._mine + _TAKEN, 1)
 
     def is_busier(self) -> bool:
-        """Whether this worker has accepted clearly more in this second than the one that has the fewest.
+        """Whether this worker has accepted clearly more of late than the one that has the fewest.
 
         Not by those that are open: idle ones are no work, and a worker that begins anew would get all."""
         if self._map is None:
             return False
-        second = self._second()
-        fewest = min(self._taken(number * _REGION, second) for number in self._others)
-        return self._taken(self._mine, second) > fewest + 3 + fewest // 4
+        period = self._period()
+        fewest = min(self._taken(number * _REGION, period) for number in self._others)
+        return self._taken(self._mine, period) > fewest + 3 + fewest // 4
 
-    def _taken(self, region: int, second: int) -> int:
-        return self._cells[region + _TAKEN] if self._cells[region + _SECOND] == second else 0
+    def _taken(self, region: int, period: int) -> int:
+        return self._cells[region + _TAKEN] if self._cells[region + _PERIOD] == period else 0
 
-    def _second(self) -> int:
-        return int(self._now()) & 0xFFFFFFFF
+    def _period(self) -> int:
+        return int(self._now() / LATE_SECONDS) & 0xFFFFFFFF
 
     # -- rates -----------------------------------------------------------------------------------
 

@@ -144,12 +144,18 @@ class Workers:
         otherwise wait for ever.
         """
         future: Future[T] = Future()
+        # A failure knows the frames of the thread that it was raised in: were the future in one of them, the
+        # two would be a ring, with all that the call was about in it.
+        held = [future]
 
         def work() -> None:
+            future = held.pop()
             try:
                 future.set_result(function(*args, **kwargs))
             except BaseException as error:
                 future.set_exception(error)
+            finally:
+                del future
 
         result = self._bridge.deferred(future)
         if self._pool.started and not self._pool.joined:

@@ -157,7 +157,7 @@ class LentTest(TestCase):
         clock.advance(100.0)
         port: Any = worker.port
         accepting = Accepting(port, clock)
-        accepting.share = self.share = Share()
+        accepting.share = worker.door.share = self.share = Share()
         place: Any = parent.port
         greeters: Any = worker.door.behind
 

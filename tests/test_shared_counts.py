@@ -11,7 +11,7 @@ from mailserver.config.settings import Relay
 from mailserver.connections import ConnectionLimits, Connections
 from mailserver.listeners import Place
 from mailserver.policy.rates import ClientRates
-from mailserver.shared_counts import MESSAGES, RECIPIENTS, SharedCounts
+from mailserver.shared_counts import LATE_SECONDS, MESSAGES, RECIPIENTS, SharedCounts
 
 A, B = "192.0.2.1", "192.0.2.2"
 
@@ -39,7 +39,7 @@ def test_each_sees_what_the_others_count(tmp_path: Path) -> None:
     assert (one.counted(MESSAGES, A, 7), two.counted(MESSAGES, B, 7)) == (0, 0)
 
 
-def test_a_worker_is_busier_that_has_accepted_clearly_more_in_this_second(tmp_path: Path) -> None:
+def test_a_worker_is_busier_that_has_accepted_clearly_more_of_late(tmp_path: Path) -> None:
     time = [7.0]
     one, two, three = (SharedCounts(tmp_path / "counts", number, 3, lambda: time[0]) for number in range(3))
     for worker in (one, two, three):
@@ -57,7 +57,7 @@ def test_a_worker_is_busier_that_has_accepted_clearly_more_in_this_second(tmp_pa
     for _ in range(10):
         one.took()
     assert one.is_busier()
-    time[0] += 1.0
+    time[0] += LATE_SECONDS
     assert not one.is_busier()
     one.connected(A, 1)
     assert one.all_connections() == 0

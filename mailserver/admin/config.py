@@ -23,7 +23,7 @@ def config() -> None:
 @json_option
 @click.pass_obj
 def check(operator: Operator, as_json: bool) -> None:
-    """Say everything that is wrong in the configuration; nothing is opened or changed.
+    """Say what is wrong in the configuration; nothing is opened or changed, but rules are imported.
 
     Exits with 78 when there is something.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def deeper_mistakes(settings: Settings) -> Iterator[str]:
 
         for name in settings.policy.rules:
             try:
-                find(name, settings.policy.rules_folder)
+                with redirect_stdout(sys.stderr):  # a module may print
+                    find(name, settings.policy.rules_folder)
             except RuleUnusable as error:
                 yield str(error)

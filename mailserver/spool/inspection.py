@@ -117,7 +117,8 @@ class QueueInspection:
 
     def entries(self) -> Iterator[QueuedEntry]:
         """Every message of all workers, oldest first, read a page at a time."""
-        yield from heapq.merge(*map(_entries_told, self._spools), key=lambda entry: entry.arrived)
+        # By their numbers, which begin with the time, and by which each spool is sorted.
+        yield from heapq.merge(*map(_entries_told, self._spools), key=lambda entry: entry.id)
 
     def entry(self, number: int) -> QueuedEntry | None:
         """One message, whose ``content`` can be read while this object is open; ``None``: not there."""

@@ -138,6 +138,21 @@ def vanish(server: Server, listener: str, *lines: bytes, how: str = "") -> None:
         client.close()
 
 
+def meet(server: Server) -> None:
+    """Clients that wait in vain for a maildrop in use, and are gone."""
+    with socket.create_connection(("127.0.0.1", server.ports["pop3"])) as first:
+        first.recv(1000)
+        for line in (*LOGIN, b"DELE 1\r\n"):  # who has marked something gives way to nobody
+            first.sendall(line)
+            first.recv(1000)
+        others = [socket.create_connection(("127.0.0.1", server.ports["pop3"])) for _ in range(3)]
+        for other in others:
+            other.sendall(b"".join(LOGIN))
+        time.sleep(0.5)
+        for other in others:
+            other.close()
+
+
 EHLO, MAIL = b"EHLO me\r\n", b"MAIL FROM:<a@b.test>\r\n"
 LOGIN = f"USER {ADA}\r\n".encode(), f"PASS {PASSWORD}\r\n".encode()
 SESSIONS: dict[str, Callable[[Server], None]] = {
@@ -153,6 +168,7 @@ SESSIONS: dict[str, Callable[[Server], None]] = {
     "pop3s": lambda server: pop3(server, "pop3s", "implicit"),
     "pop3, gone": lambda server: vanish(server, "pop3", *LOGIN, b"UIDL\r\n"),
     "pop3, gone under TLS": lambda server: vanish(server, "pop3", b"STLS\r\n", *LOGIN, b"UIDL\r\n"),
+    "pop3, in use": meet,
     "pop3s, gone": lambda server: vanish(server, "pop3s", *LOGIN, how="implicit"),
 }
 
