@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.limits import files_alone
+from benchmarks.limits import files_alone, mailbox
 from benchmarks.local_delivery import WARM, Load, Lost, _send, _wait_for_last
 from benchmarks.measure import Meter
 from benchmarks.peers import DOMAIN, OurServer, PeerFailed, PeerMissing, free_port
@@ -79,8 +79,7 @@ class Server(OurServer):
         secrets = secrets_of("a password for the benchmark only")
         for number in range(self._users):
             directory.add_user(Address(f"user{number}", DOMAIN), secrets)
-            for name in ("tmp", "new", "cur"):  # a mailbox is made once in its life
-                (self.mail / f"user{number}" / name).mkdir(mode=0o700, parents=True)
+            mailbox(self.mail / f"user{number}")  # it is made once in its life
         directory.close()
 
     def delivered(self) -> int:
@@ -129,10 +128,7 @@ def octets(size: int) -> Point:
 
 def _disk_alone(mailboxes: int, octets: int, count: int, together: int) -> float:
     place = fresh(Path("/var/tmp"))
-    folders = [place / str(number) for number in range(mailboxes)]
-    for folder in folders:
-        for name in ("tmp", "new", "cur"):
-            (folder / name).mkdir(parents=True)
+    folders = [mailbox(place / str(number)) for number in range(mailboxes)]
     os.sync()
     spread = [folders[number * 7919 % mailboxes] for number in range(mailboxes)]
     return files_alone(spread, b"x" * octets, count, together)

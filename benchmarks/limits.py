@@ -70,17 +70,19 @@ def sqlite_commits(folder: Path) -> float:
 
 def synced_files(folder: Path) -> float:
     """Files a second that are written, renamed and covered by a sync of the file system for each fifty."""
-    return files_alone([_mailbox(fresh(folder))], OCTETS, SYNCS * IN_A_SYNC, IN_A_SYNC)
+    return files_alone([mailbox(fresh(folder) / "mailbox")], OCTETS, SYNCS * IN_A_SYNC, IN_A_SYNC)
 
 
 def large_files(folder: Path) -> float:
     """Files of 1 MiB a second, each synced, five on their way to the disk at a time."""
-    return files_alone([_mailbox(fresh(folder))], OCTETS * (2**20 // len(OCTETS)), LARGE, TOGETHER)
+    octets = OCTETS * (2**20 // len(OCTETS))
+    return files_alone([mailbox(fresh(folder) / "mailbox")], octets, LARGE, TOGETHER)
 
 
-def _mailbox(folder: Path) -> Path:
-    for name in ("tmp", "new"):
-        (folder / name).mkdir()
+def mailbox(folder: Path) -> Path:
+    """An empty Maildir, made there."""
+    for name in ("tmp", "new", "cur"):
+        (folder / name).mkdir(mode=0o700, parents=True)
     return folder
 
 
@@ -91,24 +93,21 @@ def files_alone(mailboxes: Sequence[Path], octets: bytes, count: int, together: 
     descriptor = os.open(mailboxes[0], os.O_RDONLY)
     began = time.perf_counter()
     for turn in range(0, count, together):
-        files = []
+        files, folders = [], set()
         for number in range(turn, min(turn + together, count)):
-            mailbox, name = mailboxes[number % len(mailboxes)], str(number)
-            fd = os.open(mailbox / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            place, name = mailboxes[number % len(mailboxes)], str(number)
+            fd = os.open(place / "tmp" / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             _write_all(fd, octets)
             if len(octets) > OWN_SYNC_OCTETS:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write, and waits for nothing
                 files.append(fd)
+                folders.add(place / "new")
             else:
                 os.close(fd)
-            os.rename(mailbox / "tmp" / name, mailbox / "new" / name)
-        for fd in files:
+            os.rename(place / "tmp" / name, place / "new" / name)
+        for fd in [*files, *(os.open(folder, os.O_RDONLY) for folder in folders)]:
             os.fsync(fd)
             os.close(fd)
-        for mailbox in mailboxes[:1] if files else ():
-            folder = os.open(mailbox / "new", os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
         if not files and sync(descriptor) != 0:
             raise OSError("syncfs failed")
     seconds = time.perf_counter() - began

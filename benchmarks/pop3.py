@@ -153,8 +153,8 @@ class Client:
         self._buffer = bytearray(256 * 1024)
         self._wait(b"\r\n")
 
-    def _wait(self, end: bytes) -> bytearray:
-        """Read until ``end``; the last piece of what came."""
+    def _wait(self, end: bytes) -> None:
+        """Read until ``end``."""
         buffer, length = self._buffer, len(end)
         there = kept = 0
         while there < length or buffer[there - length : there] != end:
@@ -167,7 +167,6 @@ class Client:
             there, kept = there + count, kept + count
             if kept == there and buffer[0] == FAILED:
                 raise PeerFailed(bytes(buffer[: min(there, 200)]).decode())
-        return buffer
 
     def line(self, command: str) -> None:
         """Send a command, wait for the line that answers it."""

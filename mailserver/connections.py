@@ -255,23 +255,6 @@ class SessionFactory(Factory, Generic[S]):
             waiting.callback(None)
 
 
-class Ending(Protocol):
-    """``twisted.python.failure.Failure``."""
-
-    value: BaseException | None
-
-
-def forget_stack(reason: Ending) -> None:
-    """Take the stack from the failure by which a connection has ended.
-
-    It keeps alive all that was at hand there: of TLS the whole connection, in a ring that only Python's
-    collector finds, and OpenSSL's memory does not count for it.
-    """
-    error = reason.value
-    if error is not None and error.__traceback__ is not None:
-        error.__traceback__ = None
-
-
 class TurnedAway(TwistedProtocol):
     """Says why, if anything, and closes."""
 

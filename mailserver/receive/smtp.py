@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.channel_binding import channel_binding
-from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, TurnedAway, forget_stack, is_in
+from mailserver.connections import CLOSING_SECONDS, SessionFactory, Times, TurnedAway, is_in
 from mailserver.receive.session import Answer, BeginTLS, ReceiverSettings, Session
 from mailserver.receive.transaction import TRY_LATER
 from mailserver.sockets import direct_writer
@@ -166,7 +166,6 @@ class SMTPReceiver(Protocol):
             self._timer = None
         self._session.facts.gone = True
         self._session.drop_transaction()
-        forget_stack(reason)
 
     def readConnectionLost(self) -> None:
         """The client says no more, but may read on: it gets the answers to all that it has said.

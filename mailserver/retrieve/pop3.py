@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.channel_binding import channel_binding
-from mailserver.connections import SessionFactory, forget_stack, is_in
+from mailserver.connections import SessionFactory, is_in
 from mailserver.interfaces import LoggedIn
 from mailserver.retrieve.logging_in import LoggingIn
 from mailserver.retrieve.occupants import IDLE_SECONDS as GIVE_WAY_SECONDS
@@ -156,7 +156,6 @@ class Pop3Session(Protocol):
         self.factory.ended(self)
         # A session with the list of 200,000 messages does not wait for Python to look for rings.
         self._machine.forget()
-        forget_stack(reason)
 
     def pauseProducing(self) -> None:
         """The client does not read: produce nothing until it does."""

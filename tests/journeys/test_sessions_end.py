@@ -138,6 +138,18 @@ def vanish(server: Server, listener: str, *lines: bytes, how: str = "") -> None:
         client.close()
 
 
+def stammer(server: Server, listener: str, *lines: bytes) -> None:
+    """A client whose handshake is none."""
+    with socket.create_connection(("127.0.0.1", server.ports[listener])) as client:
+        for line in lines:
+            client.recv(1000)
+            client.sendall(line)
+        client.recv(1000)
+        client.sendall(b"\x16\x03\x01\x00\x05hello")
+        while client.recv(1000):
+            pass
+
+
 def meet(server: Server) -> None:
     """Clients that wait in vain for a maildrop in use, and are gone."""
     with socket.create_connection(("127.0.0.1", server.ports["pop3"])) as first:
@@ -169,6 +181,8 @@ SESSIONS: dict[str, Callable[[Server], None]] = {
     "pop3, gone": lambda server: vanish(server, "pop3", *LOGIN, b"UIDL\r\n"),
     "pop3, gone under TLS": lambda server: vanish(server, "pop3", b"STLS\r\n", *LOGIN, b"UIDL\r\n"),
     "pop3, in use": meet,
+    "smtp, no handshake": lambda server: stammer(server, "smtp", EHLO, b"STARTTLS\r\n"),
+    "pop3, no handshake": lambda server: stammer(server, "pop3", b"STLS\r\n"),
     "pop3s, gone": lambda server: vanish(server, "pop3s", *LOGIN, how="implicit"),
 }
 
