@@ -1,32 +1,25 @@
-"""A mailbox in mbox format: appending, mending what a crash has left, removing messages.
-
-States of an append: nothing; a torn tail (only where the last attempt was never reported as done,
-so the spool still owes it and its next attempt cuts the tail off); a synced message.  States of a
-rewrite: the old file, with or without a ``.rewrite`` beside it that the next one overwrites; the new
-file.
-"""
+"""Mailboxes in mbox format: who waits for which, in order, under one lock."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from threading import Condition
 
 from zope.interface import implementer
 
-from mailserver.durable import Disk, DurableFile
-from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxFull, MailboxUnavailable
+from mailserver.durable import Disk
+from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable
 from mailserver.promise import Promise
 from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import MaildropLock, nothing
-from mailserver.store.mbox_file import Region, find_copies, message_pieces, separator
+from mailserver.store.mbox_append import append_all
 from mailserver.store.mbox_maildrop import MboxMaildrop, bring_back_mbox
-from mailserver.store.mbox_rewrite import finish_rewrite, rewrite_without
+from mailserver.store.mbox_rewrite import finish_rewrite
 from mailserver.store.paths import MAILDROP_LOCK
 from mailserver.store.quota import MailboxQuota
 
@@ -35,7 +28,6 @@ THREADS = 4
 
 _AT_ONCE = 50
 _GIVE_WAY = 0.03  # seconds between two turns at one mbox: other programs look for its locks now and then
-_WRITE_OCTETS = 256 * 1024
 
 _Waiting = tuple[Delivery, "Future[None]", "MailboxQuota | None"]
 
@@ -106,25 +98,12 @@ class MboxDeliveries:
                 del self._waiting[path]
                 self._changed.notify_all()
 
-    def _deliver_all(self, path: str, some: Iterable[_Waiting]) -> list[Exception | None]:
+    def _deliver_all(self, path: str, some: Sequence[_Waiting]) -> list[Exception | None]:
         """What became of each; told when the locks are free again, so that nobody waits for us."""
-        errors: list[Exception | None] = []
         self.disk.make_folder(os.path.dirname(path))
         with self.locks.hold(path) as held:
             self._make_name_durable(held)
-            for delivery, _, quota in some:
-                try:
-                    if quota is not None:
-                        _admit(quota, held, delivery)
-                    size = held.size
-                    deliver(self.disk, held, delivery)
-                    if quota is not None and held.size > size:
-                        quota.add(held.size - size, 1)
-                except Exception as error:
-                    errors.append(error)
-                else:
-                    errors.append(None)
-        return errors
+            return append_all(self.disk, held, [(delivery, quota) for delivery, _, quota in some])
 
     def _make_name_durable(self, held: HeldMbox) -> None:
         """Once for each mbox: a file that an earlier process made may have a name that is not synced."""
@@ -135,72 +114,6 @@ class MboxDeliveries:
         if held.path not in self._named:
             self.disk.sync_folder(os.path.dirname(held.path))
             self._named.add(held.path)
-
-
-def _admit(quota: MailboxQuota, held: HeldMbox, delivery: Delivery) -> None:
-    try:
-        quota.admit(len(delivery.header) + delivery.content.size)
-    except MailboxFull:
-        # Never refuse what an earlier attempt has put there.
-        if not delivery.repeated or find_copies(held.fd, held.size, delivery)[0] is None:
-            raise
-
-
-def deliver(disk: Disk, held: HeldMbox, delivery: Delivery) -> None:
-    """Append one message to a locked mbox, durably; a message that is there already stays alone.
-
-    Raises:
-        OSError: the disk's own reason; what was written is cut off again.
-    """
-    if delivery.repeated and _mend(disk, held, delivery):
-        disk.sync_file(held.path)
-        return
-    size = held.size
-    with disk.extend(held.path) as file:
-        try:
-            _write(file, separator(held.fd, size), delivery)
-            file.sync()
-        except BaseException:
-            with suppress(OSError):
-                file.truncate(size)
-            raise
-
-
-def _mend(disk: Disk, held: HeldMbox, delivery: Delivery) -> bool:
-    """Remove what torn attempts have left; whether the whole message is there."""
-    whole, torn = find_copies(held.fd, held.size, delivery)
-    if torn and torn[-1][1] == held.size:
-        with disk.extend(held.path) as file:
-            file.truncate(torn.pop()[0])
-            file.sync()
-    if torn:
-        rewrite_without(disk, held, _merged(torn))
-    return whole is not None
-
-
-def _merged(torn: Sequence[Region]) -> list[Region]:
-    """The regions without overlaps: a hole inside a torn message may look like a second one."""
-    merged: list[Region] = []
-    for start, end in torn:
-        if merged and start < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def _write(file: DurableFile, separated: bytes, delivery: Delivery) -> None:
-    """Few large writes of bounded memory."""
-    pieces = [separated]
-    octets = 0
-    for piece in message_pieces(delivery):
-        pieces.append(piece)
-        octets += len(piece)
-        if octets >= _WRITE_OCTETS:
-            file.write(b"".join(pieces))
-            pieces.clear()
-            octets = 0
-    file.write(b"".join(pieces))
 
 
 @implementer(IMailbox)

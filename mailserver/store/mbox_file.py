@@ -1,11 +1,11 @@
-"""An mbox as octets: where its messages begin, how one is written, and what a torn one looks like."""
+"""An mbox as octets: where its messages begin, and how one is written."""
 
 from __future__ import annotations
 
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 from mailserver.interfaces import Delivery
@@ -17,8 +17,8 @@ from mailserver.values.address import Address
 Region = tuple[int, int]
 """Where a message begins, and where the next one begins or the file ends, in octets."""
 
-_FROM = b"From "
-_BOUNDARY = b"\n\n" + _FROM
+FROM = b"From "
+_BOUNDARY = b"\n\n" + FROM
 _CONTENT_LENGTH = b"\nContent-Length:"
 _HEADER_OCTETS = 64 * 1024  # a Content-Length in a longer header is not looked at
 _SCAN_OCTETS = 1024 * 1024
@@ -50,9 +50,9 @@ def regions(fd: int, size: int) -> list[Region]:
     the first one belongs to none.  A Content-Length (mboxcl, mboxcl2) tells where a message ends only
     if another one begins there, or the file ends.
     """
-    starts = [0] if os.pread(fd, len(_FROM), 0) == _FROM else []
-    starts += [at + 2 for at in _occurrences(fd, size, _BOUNDARY)]
-    fields = list(_occurrences(fd, size, _CONTENT_LENGTH)) if starts else []
+    starts = [0] if os.pread(fd, len(FROM), 0) == FROM else []
+    starts += [at + 2 for at in occurrences(fd, size, _BOUNDARY)]
+    fields = list(occurrences(fd, size, _CONTENT_LENGTH)) if starts else []
     if fields:
         starts = _by_content_length(fd, size, starts, fields)
     return list(zip(starts, [*starts, size][1:], strict=True))
@@ -82,10 +82,10 @@ def _believed_end(fd: int, size: int, start: int, field: int) -> int:
     end = body + int(number)
     if end == size or (end == size - 1 and os.pread(fd, 1, end) == b"\n"):
         return size
-    around = os.pread(fd, len(_FROM) + 2, end - 1)
-    if around[1:].startswith(b"\n" + _FROM):
+    around = os.pread(fd, len(FROM) + 2, end - 1)
+    if around[1:].startswith(b"\n" + FROM):
         return end + 1
-    return end if around.startswith(b"\n" + _FROM) else 0
+    return end if around.startswith(b"\n" + FROM) else 0
 
 
 def is_quoted(fd: int, region: Region) -> bool:
@@ -95,7 +95,7 @@ def is_quoted(fd: int, region: Region) -> bool:
     all its lines stand as they were sent.
     """
     start, end = region
-    return next(_occurrences(fd, end, b"\n" + _FROM, start), None) is None
+    return next(occurrences(fd, end, b"\n" + FROM, start), None) is None
 
 
 def separator(fd: int, size: int) -> bytes:
@@ -104,61 +104,7 @@ def separator(fd: int, size: int) -> bytes:
     return b"" if end == b"\n\n" else b"\n" if end.endswith(b"\n") else b"\n\n"
 
 
-def find_copies(fd: int, size: int, delivery: Delivery) -> tuple[Region | None, list[Region]]:
-    """The delivery's whole message, if it is there, and what torn attempts have left of it.
-
-    After a power cut every octet of an attempt is there, or is a zero, or is beyond the end: a hole
-    may hide even the From_ line.
-    """
-    known = regions(fd, size)
-    ends = dict(known)
-    starts = sorted({*ends, *_hidden_starts(fd, size)})
-    whole: Region | None = None
-    torn: list[Region] = []
-    for at, start in enumerate(starts):
-        end = ends.get(start) or next((s for s in starts[at + 1 :] if s in ends), size)
-        likeness = _compare(fd, start, end, message_pieces(delivery))
-        if likeness == "whole" and whole is None:
-            whole = (start, end)
-        elif likeness != "other":
-            torn.append((start, end))
-    return whole, torn
-
-
-def _hidden_starts(fd: int, size: int) -> Iterator[int]:
-    """Where a message may begin though ``From `` is not wholly there: zeros or the end cut it off."""
-    for length in range(len(_FROM)):
-        beginning = _FROM[:length]
-        at_start = os.pread(fd, length + 1, 0)
-        if at_start == beginning + b"\0" or (length and at_start == beginning and size == length):
-            yield 0
-        for at in _occurrences(fd, size, b"\n\n" + beginning + b"\0"):
-            yield at + 2
-        if length and os.pread(fd, length + 2, max(0, size - length - 2)) == b"\n\n" + beginning:
-            yield size - length
-
-
-def _compare(fd: int, start: int, end: int, pieces: Iterable[bytes]) -> str:
-    """``"whole"``, ``"torn"`` or ``"other"``: what the region has of the message in ``pieces``."""
-    at = start
-    holes = False
-    for piece in pieces:
-        found = os.pread(fd, min(len(piece), end - at), at)
-        if found != piece:
-            # A program that appended after the torn message may have ended its line first.
-            ends_line = at + len(found) == end and _agrees(found.rstrip(b"\n"), piece)
-            if not ends_line and not _agrees(found, piece):
-                return "other"
-            holes = True
-        at += len(found)
-    return "torn" if holes else "whole"
-
-
-def _agrees(found: bytes, piece: bytes) -> bool:
-    return all(f in (p, 0) for f, p in zip(found, piece, strict=False))
-
-
-def _occurrences(fd: int, size: int, wanted: bytes, at: int = 0) -> Iterator[int]:
+def occurrences(fd: int, size: int, wanted: bytes, at: int = 0) -> Iterator[int]:
     """Offsets of ``wanted`` from ``at`` on in the first ``size`` octets, read in pieces."""
     while at < size:
         window = os.pread(fd, min(_SCAN_OCTETS, size - at), at)
