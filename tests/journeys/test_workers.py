@@ -11,9 +11,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from mailserver.shared_counts import FILE_NAME, SharedCounts
 from mailserver.values.envelope import entry_number
 from tests.journeys.server import Server
 from tests.journeys.tools import PATIENCE, eventually, ours, run
@@ -174,26 +176,42 @@ def test_fewer_workers_deliver_what_the_others_had_waiting(make_server: Callable
     assert {n: times for n, times in kept.items() if times > 1} == {}, "twice"
 
 
-def test_connections_that_come_at_once_are_shared(make_server: Callable[..., Server]) -> None:
+def test_new_connections_go_to_the_worker_that_has_taken_fewer(make_server: Callable[..., Server]) -> None:
+    """Tried several times: on a busy machine the one to which they are left may get no turn in time."""
     server = make_server("a", "mx.a.test", ["a.test"], TWO)
     start(server)
-    pids = workers_of(server).values()
+    eventually(
+        lambda: all(parts_with_busy(server, busy)[1 - busy] >= 18 for busy in (0, 1)),
+        "most connections at the one that has taken fewer",
+    )
+
+
+def parts_with_busy(server: Server, busy: int) -> list[int]:
+    """How many of 24 connections each worker takes, after ``busy`` has taken a thousand."""
+    pids = [pid for _, pid in sorted(workers_of(server).items())]
     before = [sockets_of(pid) for pid in pids]
-    clients = [socket.create_connection(("127.0.0.1", server.ports["smtp"])) for _ in range(24)]
-    try:
-        for client in clients:
+    counts = SharedCounts(server.folder / "state" / FILE_NAME, busy, 2)
+    counts.open()
+    with ExitStack() as clients:
+        clients.callback(counts.close)
+        for _ in range(1000):
+            counts.took()
+        for _ in range(24):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", server.ports["smtp"])))
             assert client.recv(200).startswith(b"220")
         parts = [sockets_of(pid) - there for pid, there in zip(pids, before, strict=True)]
-    finally:
-        for client in clients:
-            client.close()
+    eventually(lambda: [sockets_of(pid) for pid in pids] == before, "the end of all sessions")
     assert sum(parts) == 24
-    assert min(parts) >= 6, parts
+    return parts
 
 
 def sockets_of(pid: int) -> int:
     """Sockets that a process has open."""
-    return sum(os.readlink(one).startswith("socket:") for one in Path(f"/proc/{pid}/fd").iterdir())
+    count = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += os.readlink(descriptor).startswith("socket:")
+    return count
 
 
 def test_sigterm_ends_all(make_server: Callable[..., Server]) -> None:
