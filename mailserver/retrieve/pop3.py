@@ -194,6 +194,8 @@ class Pop3Session(Protocol):
             elif outlet.flush() < OUTPUT_OCTETS:  # it did not rest: nothing is left to answer
                 if self._half_closed:
                     self._leave()
+                elif self._reading is not None and not outlet.is_full:
+                    self._reading.look_ahead()
                 return
         outlet.flush()
 

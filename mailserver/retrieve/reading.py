@@ -41,9 +41,13 @@ class Reading:
         self._workers = workers
         self._direct_octets = direct_octets
         self._in_threads = 0
+        self._following = 0  # the message behind the one that was fetched last
+        self._expected = -1
+        self._ahead: tuple[int, bytes | None] = -1, None
 
     def release(self) -> None:
         """Give up the maildrop; nothing is removed. Harmless twice."""
+        self._ahead = -1, None
         self._drop.release()
 
     def update(self, event: Update) -> Coroutine[Any, Any, None] | None:
@@ -71,20 +75,43 @@ class Reading:
         if self._in_threads:
             self._in_threads -= 1
             return self._in_pieces(event)
-        whole = self._drop.whole(event.index)
-        if whole is None:
-            self._in_threads = READ_IN_THREADS
-            return self._in_pieces(event)
-        machine = self._machine
-        if event.lines is not None:
-            machine.transmitted(event.opening + b"".join(on_the_wire((whole,), event.lines, machine.is_utf8)))
+        if event.lines is None:
+            index = event.index
+            ahead, octets = self._ahead
+            if ahead != index:
+                octets = self._in_memory(index)
+            if octets is not None:
+                self._ahead = -1, None
+                self._expected = index + 1 if index == self._following else -1
+                self._following = index + 1
+                self._machine.transmitted(event.opening + octets)
+                self._tally.fetched(index)
+                return None
+        elif (whole := self._drop.whole(event.index)) is not None:
+            top = on_the_wire((whole,), event.lines, self._machine.is_utf8)
+            self._machine.transmitted(event.opening + b"".join(top))
             return None
-        if machine.is_utf8 or whole.isascii():
-            machine.transmitted(b"".join((event.opening, clean_dot_stuffed(whole), END_OF_DATA)))
-        else:
-            machine.transmitted(event.opening + b"".join(on_the_wire((whole,), None, utf8=False)))
-        self._tally.fetched(event.index)
-        return None
+        self._in_threads = READ_IN_THREADS
+        return self._in_pieces(event)
+
+    def _in_memory(self, index: int) -> bytes | None:
+        """What follows ``+OK``, if the whole message is in memory."""
+        whole = self._drop.whole(index)
+        if whole is None:
+            return None
+        if self._machine.is_utf8 or whole.isascii():
+            return clean_dot_stuffed(whole) + END_OF_DATA
+        return b"".join(on_the_wire((whole,), None, utf8=False))
+
+    def look_ahead(self) -> None:
+        """Make ready what is asked for next by a client that fetches message after message.
+
+        While it takes the last one in, nobody waits: both sides work at the same time.
+        """
+        index, self._expected = self._expected, -1
+        sizes = self._sizes
+        if 0 <= index < len(sizes) and sizes[index] <= self._direct_octets:
+            self._ahead = index, self._in_memory(index)
 
     async def _in_pieces(self, event: Retrieve) -> None:
         """Send chunk after chunk, of which one is read ahead and no more."""

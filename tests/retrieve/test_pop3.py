@@ -349,6 +349,55 @@ class ReadingTests(Case):
         assert self.say(b"RETR 1\r\n").endswith(b".\r\n")
         assert self.threads.waiting == []
 
+    def test_the_next_message_is_ready_before_it_is_asked_for(self) -> None:
+        drop = Drop([100, 120, 140])
+        self.log_in(drop)
+        for number, looks in ((1, 2), (2, 3), (3, 3)):
+            assert self.say(b"RETR %d\r\n" % number).endswith(b"x" * (78 + 20 * number) + b"\r\n.\r\n")
+            assert drop.looks == looks
+            self.say(b"DELE %d\r\nNOOP\r\n" % number)
+            assert drop.looks == looks
+
+    def test_what_was_made_ready_is_the_message_that_is_asked_for(self) -> None:
+        drop = Drop([100, 120, 140])
+        self.log_in(drop)
+        self.say(b"RETR 1\r\n")
+        assert self.say(b"TOP 2 0\r\n").endswith(b"\r\n.\r\n")
+        assert self.say(b"RETR 3\r\n").endswith(b"x" * 138 + b"\r\n.\r\n")
+        assert self.say(b"RETR 2\r\n").endswith(b"x" * 118 + b"\r\n.\r\n")
+        assert self.say(b"RETR 2\r\n").endswith(b"x" * 118 + b"\r\n.\r\n")
+
+    def test_nothing_is_made_ready_for_who_jumps_about(self) -> None:
+        drop = Drop([100, 120, 140])
+        self.log_in(drop)
+        self.say(b"RETR 2\r\n")
+        self.say(b"RETR 1\r\n")
+        assert drop.looks == 2
+        self.say(b"RETR 2\r\n")
+        assert drop.looks == 4
+
+    def test_a_large_message_is_not_made_ready(self) -> None:
+        drop = Drop([100, BIG])
+        self.log_in(drop)
+        self.say(b"RETR 1\r\n")
+        assert (drop.looks, drop.given) == (1, 100)
+
+    def test_a_next_message_that_is_not_in_memory_is_read_in_a_thread(self) -> None:
+        self.log_in(Drop([100, 120], {1: 119}))
+        self.say(b"RETR 1\r\n")
+        assert self.threads.waiting == [], "nobody has asked for it"
+        assert self.say(b"RETR 2\r\n") == b""
+        self.threads.run()
+        assert self.heard().endswith(b"x" * 117 + b"\r\n.\r\n")
+
+    def test_answers_leave_before_anything_is_made_ready(self) -> None:
+        drop = Drop([100, 120, 140])
+        self.log_in(drop)
+        looks: list[int] = []
+        self.session._outlet._write = lambda _: looks.append(drop.looks)
+        self.session.dataReceived(b"RETR 1\r\nRETR 2\r\n")
+        assert (looks, drop.looks) == ([2], 3)
+
     def test_a_slow_reader_costs_little(self) -> None:
         drop = Drop([BIG])
         self.log_in(drop)
