@@ -32,6 +32,9 @@ from mailserver.values.address import Address
 
 ARRIVAL_SECONDS = 300.0
 
+BESIDE = 50_000
+"""Messages over all sessions: ten for each of 5,000."""
+
 CLIENTS = 10
 """At once, where a message goes to others than the last one."""
 
@@ -113,10 +116,9 @@ def _by_smtp_source(size: int, load: Load, waiting: int = 0) -> Point:
 
 
 def sessions(size: int) -> Point:
-    """At once, each with ten messages one after another at least."""
-    count = max(2000, 10 * size)
-    point = _by_smtp_source(size, Load(count, size, 4096))
-    return replace(point, disk=_disk_alone(1, 4096, count, min(size, BATCH)))
+    """At once. As many messages for each point, in one folder: a folder costs more the more it has."""
+    point = _by_smtp_source(size, Load(BESIDE, size, 4096))
+    return replace(point, disk=_disk_alone(1, 4096, BESIDE, min(size, BATCH)))
 
 
 def octets(size: int) -> Point:

@@ -24,10 +24,11 @@ from mailserver.threads import favour_the_reactor
 
 log = Logger(namespace="mailserver")
 
-NEW_OBJECTS = 10_000
+NEW_OBJECTS = 50_000
 """So many more there are when Python's collector looks for rings among them: with its own 700 it walked
-through all that belongs to 5,000 sessions so often that a message cost a quarter more. Sessions are in no
-ring (tests/journeys/test_sessions_end.py): what would wait for the collector must stay small."""
+through all that belongs to 5,000 sessions so often that a message cost a quarter more, and with 10,000
+still a fifteenth. Sessions are in no ring (tests/journeys/test_sessions_end.py): what would wait for the
+collector must stay small."""
 
 
 class MailServer(MultiService):
