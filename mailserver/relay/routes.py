@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -131,6 +131,9 @@ class RouteTable:
             except ValueError as error:
                 raise ValueError(f"relay.routes, {key!r}: {error}") from None
             self._by_sender |= "@" in key
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes.values())
 
     def route(self, domain: str, sender: Address | None = None, attempts: int = 0) -> Route | None:
         """The next hop for ``domain`` in mail from ``sender`` that was tried ``attempts`` times already,

@@ -430,3 +430,31 @@ def test_config_check(run: Run, tmp_path: Path) -> None:
     one, two = result.stderr.splitlines()
     assert 'listen.pop3s: "tls:33" would do TLS twice' in one
     assert "policy.rules: nowhere_to_be_found:rule: ModuleNotFoundError" in two
+
+
+def test_config_check_looks_at_files_and_at_own_code(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "mailserver.toml"
+    (tmp_path / "a file").write_text("no certificate")
+    path.write_text(
+        'directory = "nowhere_to_be_found:Directory"\nstate = "a file/state"\n'
+        f"{TOML}"
+        'path = "a file"\n[login]\noauth = "json:loads"\n'
+        '[relay]\nauthorities = "a file"\n[relay.routes]\n'
+        '"*" = { host = "smarthost.test", tls = "required", user = "ada", password_file = "absent" }\n'
+    )
+    result = run("config", "check")
+    assert result.exit_code == os.EX_CONFIG
+    said = [line.removeprefix(f"mailserver: {path}: ") for line in result.stderr.splitlines()]
+    assert [one.partition(": ")[0].partition(",")[0] for one in said] == [
+        "state",
+        "store.path",
+        'relay.routes."*".password_file',
+        "relay.authorities",
+        "directory",
+        "login.oauth = 'json:loads' has no user_of(token",
+    ]
+    assert (
+        said[0]
+        == f"state: {tmp_path / 'a file'} is not a folder; name a folder, or a place where one can be made"
+    )
+    assert said[2].endswith("absent: No such file or directory")
