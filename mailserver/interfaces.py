@@ -192,6 +192,10 @@ class MailboxUnavailable(Exception):
     """The mailbox cannot take mail now; the text says why, for the log and the report."""
 
 
+class StoreStopping(MailboxUnavailable):
+    """The server stops before it has come to the mailbox; the next start does."""
+
+
 class MailboxFull(MailboxUnavailable):
     """A quota leaves no room; ``refused`` says that the message shall be returned at once."""
 

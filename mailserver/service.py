@@ -109,10 +109,12 @@ class MailServer(MultiService):
         await DeferredList([listener.close() for listener in self._listeners])
         if self._house is not None:
             await self._house.end_sessions()
-            # The relay ends first: the runner waits for what it has under way.
+            # The runner takes nothing new, and waits for what is under way on its ways out: they end now.
+            idle = MultiService.stopService(self)
             relay_ended = self._house.relay.stop()
             self._house.deliveries.stop()
-            await wait(MultiService.stopService(self))
+            self._house.store.hurry()
+            await wait(idle)
             await relay_ended
             self._house.close()
         maillog.write_through_the_logger()

@@ -12,11 +12,18 @@ from zope.interface import implementer
 
 from mailserver import maillog
 from mailserver.deliver.final import FinalForm, final_form, final_header, was_tried
-from mailserver.interfaces import Delivery, IDeliveryAgent, IMailbox, MailboxFull, MailboxUnavailable
+from mailserver.interfaces import (
+    Delivery,
+    IDeliveryAgent,
+    IMailbox,
+    MailboxFull,
+    MailboxUnavailable,
+    StoreStopping,
+)
 from mailserver.promise import Promise
 from mailserver.threads import Bridge
 from mailserver.values.envelope import Entry, Recipient
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome
+from mailserver.values.outcome import STOPPING, Delayed, Delivered, Failed, Outcome
 
 _FULL = {errno.ENOSPC: ("4.3.1", "the disk is full"), errno.EDQUOT: ("4.2.2", "the mailbox is full")}
 
@@ -120,6 +127,8 @@ def _outcome_of(error: BaseException, relay: str) -> Callable[[Recipient], Outco
         status, why = "4.2.2", str(error)
         if error.refused:
             return lambda recipient: Failed(recipient=recipient, status="5.2.2", diagnostic=why, relay=relay)
+    elif isinstance(error, StoreStopping):
+        status, why = STOPPING, str(error)
     elif isinstance(error, MailboxUnavailable):
         status, why = "4.2.0", str(error)
     elif isinstance(error, OSError):

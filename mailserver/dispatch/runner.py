@@ -315,7 +315,7 @@ class Runner(Service):
     ) -> Deferred[bool]:
         """Whether one of the recipients still waits, once the outcomes are durable."""
         now = self._now()
-        outcomes, reports = settle(self._ways, entry, outcomes, now)
+        outcomes, reports = settle(self._ways, entry, outcomes, now, not self.running)
         maillog.attempted(entry, outcomes, now, began)
         return self._keep(entry, outcomes, (*notices, *reports))
 

@@ -10,7 +10,7 @@ from mailserver.dispatch.bounce import Reporter
 from mailserver.interfaces import IDeliveryAgent, IDirectory, Notice, RetrySchedule
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
 from mailserver.values.expansion import final_recipients
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome, Relayed
+from mailserver.values.outcome import STOPPING, Delayed, Delivered, Failed, Outcome, Relayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,20 @@ class Ways:
 
 
 def settle(
-    ways: Ways, entry: Entry, outcomes: Sequence[Outcome], now: float
+    ways: Ways, entry: Entry, outcomes: Sequence[Outcome], now: float, stopping: bool = False
 ) -> tuple[Sequence[Outcome], list[Notice]]:
     """Give each delayed recipient its next time or its end, and write the reports due.
 
-    ``now`` in seconds since the epoch.
+    ``now`` in seconds since the epoch; where the server is ``stopping``, what was not tried for that alone
+    is due when it starts again.
     """
     if not entry.envelope.by_mode and not [one for one in outcomes if not _is_plain(one)]:
         return outcomes, []  # nearly all mail: nothing to decide, nobody to tell
     waiting = {w.recipient.number: w for w in entry.waiting}
     settled: list[Outcome] = [
-        _next_time(ways, entry, waiting[o.recipient.number], o, now) if isinstance(o, Delayed) else o
+        _next_time(ways, entry, waiting[o.recipient.number], o, now, stopping)
+        if isinstance(o, Delayed)
+        else o
         for o in outcomes
     ]
     if ways.failed is not None and (lost := [o for o in settled if isinstance(o, Failed)]):
@@ -60,8 +63,12 @@ def _is_plain(outcome: Outcome) -> bool:
     return (kind is Delivered or kind is Relayed) and not outcome.recipient.notify
 
 
-def _next_time(ways: Ways, entry: Entry, waiting: Waiting, outcome: Delayed, now: float) -> Outcome:
+def _next_time(
+    ways: Ways, entry: Entry, waiting: Waiting, outcome: Delayed, now: float, stopping: bool
+) -> Outcome:
     envelope = entry.envelope
+    if stopping and outcome.status == STOPPING:
+        return replace(outcome, retry_at=now, warned=waiting.warned)
     if must_return(envelope, now):
         return too_late(outcome.recipient, outcome.diagnostic)
     retry_at = ways.retry(entry.began, waiting.attempts + 1, now)

@@ -20,7 +20,7 @@ from mailserver.relay.smtp import SMTPSession
 from mailserver.values.attempt import Facts
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
-from mailserver.values.outcome import Outcome
+from mailserver.values.outcome import STOPPING, Outcome
 from mailserver.values.reply import Reply
 from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
@@ -193,7 +193,7 @@ class Carrier:
         facts = Facts(setup, 0.0, 0, tuple(batch.tried))
         for recipient in batch.pending:
             if self.is_stopping and not batch.troubles:
-                outcome: Outcome = delayed_here(recipient, "4.3.2", "the server is shutting down")
+                outcome: Outcome = delayed_here(recipient, STOPPING, "the server is stopping")
             else:
                 all_tried = not batch.moved_on and not self.is_stopping
                 outcome = nowhere_left(recipient, batch.troubles, all_tried)

@@ -34,9 +34,10 @@ class Deadline:
         """There is no limit now."""
         self._at = math.inf
 
-    def stop(self) -> None:
-        """There is none, and no timer."""
+    def end(self) -> None:
+        """There is none any more, and no timer; nothing leads from here to who would have been told."""
         self._at = self._looks_at = math.inf
+        self._expired = _nobody
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -57,3 +58,7 @@ class Deadline:
             self._expired()
         elif self._at < math.inf:
             self._look_at(self._at)
+
+
+def _nobody() -> None:
+    """There is no limit any more."""

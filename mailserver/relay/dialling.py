@@ -203,6 +203,7 @@ class _Race:
         winner = self._running.pop(session)
         losers = list(self._running)
         self._running.clear()  # they have not failed, they were not needed
+        session.when_connected = None  # nothing leads from a session back to itself: it goes when it ends
         for other in losers:
             other.when_connected = None
             other.abort()

@@ -34,10 +34,13 @@ class _OneSession(ClientFactory):
     noisy = False
 
     def __init__(self, session: SMTPSession) -> None:
-        self._session = session
+        self._session: SMTPSession | None = session
 
-    def buildProtocol(self, addr: Any) -> SMTPSession:
-        return self._session
+    def buildProtocol(self, addr: Any) -> SMTPSession | None:
+        session, self._session = self._session, None
+        return session
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self._session.connection_failed(reason)
+        session, self._session = self._session, None
+        if session is not None:
+            session.connection_failed(reason)

@@ -306,7 +306,7 @@ class SMTPSession(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._offline = True
-        self._deadline.stop()
+        self._let_go()
         if self._handshaking:
             if self._handshake is not None:
                 self._handshake.broken(tls_words(reason))
@@ -318,6 +318,7 @@ class SMTPSession(Protocol):
     def connection_failed(self, reason: Failure) -> None:
         """There is no connection; called instead of all the above."""
         self._offline = True
+        self._let_go()
         self._machine.abandon("no connection")
         if not self.opened.called:
             why = connection_words(reason)
@@ -325,6 +326,11 @@ class SMTPSession(Protocol):
         self.gone.callback(None)
 
     # Inside ------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """Nothing leads from here back to here: memory is free at once."""
+        self._deadline.end()
+        self.connector = None
 
     def _flush(self) -> None:
         octets = self._machine.take()

@@ -22,7 +22,7 @@ from mailserver.retrieve.occupants import IDLE_SECONDS as GIVE_WAY_SECONDS
 from mailserver.retrieve.opening import Opening
 from mailserver.retrieve.outlet import Outlet
 from mailserver.retrieve.patience import Patience
-from mailserver.retrieve.reading import Reading, Unsent, transmit
+from mailserver.retrieve.reading import Ahead, Reading, Unsent, transmit
 from mailserver.retrieve.settings import LOGIN_SECONDS, MOST_PENDING, PRESSED_LOGIN_SECONDS, Pop3Settings
 from mailserver.retrieve.tally import Tally
 from mailserver.values.session import TLSFacts
@@ -323,7 +323,13 @@ class Pop3Session(Protocol):
         if drop is None:
             return
         self._reading = Reading(
-            drop, self._machine, self._outlet, self._tally, settings.workers, settings.direct_octets
+            drop,
+            self._machine,
+            self._outlet,
+            self._tally,
+            settings.workers,
+            settings.direct_octets,
+            self.factory.ahead,
         )
         if self._outlet.is_lost:
             return
@@ -387,6 +393,7 @@ class Pop3Factory(SessionFactory[Pop3Session]):
     def __init__(self, settings: Pop3Settings) -> None:
         super().__init__(settings.clock, settings.connections, settings.implicit_tls)
         self.settings = settings
+        self.ahead = Ahead()
         self._offer = Pop3Offer(
             settings.hostname,
             settings.tls is not None,

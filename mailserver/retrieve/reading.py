@@ -16,13 +16,33 @@ from mailserver.wire.dots import END_OF_DATA, clean_dot_stuffed
 from mailserver.wire.pop3_events import Retrieve, Transmit, Update
 from mailserver.wire.pop3_server import Pop3Server
 
+AHEAD_OCTETS = 16 * 1024 * 1024
+"""For all sessions of a listener together."""
+
 
 class Unsent(Exception):
     """A message broke off: only a broken connection tells the client that it is not whole."""
 
 
+class Ahead:
+    """What is ready for clients that have not asked for it yet; they may be gone for ten minutes."""
+
+    __slots__ = ("octets",)
+
+    def __init__(self) -> None:
+        self.octets = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.octets >= AHEAD_OCTETS
+
+
 class Reading:
-    """One session's maildrop; ``direct_octets``: see ``settings.DIRECT_OCTETS``."""
+    """One session's maildrop.
+
+    ``workers`` read what must be waited for; see ``settings.DIRECT_OCTETS`` for ``direct_octets``, and
+    ``ahead`` for what all sessions have made ready.
+    """
 
     def __init__(
         self,
@@ -32,6 +52,7 @@ class Reading:
         tally: Tally,
         workers: Workers,
         direct_octets: int,
+        ahead: Ahead,
     ) -> None:
         self._drop = drop
         self._tally = tally
@@ -43,11 +64,12 @@ class Reading:
         self._in_threads = 0
         self._following = 0  # the message behind the one that was fetched last
         self._expected = -1
-        self._ahead: tuple[int, bytes | None] = -1, None
+        self._ready: tuple[int, bytes | None] = -1, None
+        self._ahead = ahead
 
     def release(self) -> None:
         """Give up the maildrop; nothing is removed. Harmless twice."""
-        self._ahead = -1, None
+        self._make_ready(-1, None)
         self._drop.release()
 
     def update(self, event: Update) -> Coroutine[Any, Any, None] | None:
@@ -77,11 +99,11 @@ class Reading:
             return self._in_pieces(event)
         if event.lines is None:
             index = event.index
-            ahead, octets = self._ahead
-            if ahead != index:
+            ready, octets = self._ready
+            if ready != index:
                 octets = self._in_memory(index)
             if octets is not None:
-                self._ahead = -1, None
+                self._make_ready(-1, None)
                 self._expected = index + 1 if index == self._following else -1
                 self._following = index + 1
                 self._machine.transmitted(event.opening + octets)
@@ -110,8 +132,16 @@ class Reading:
         """
         index, self._expected = self._expected, -1
         sizes = self._sizes
-        if 0 <= index < len(sizes) and sizes[index] <= self._direct_octets:
-            self._ahead = index, self._in_memory(index)
+        if not (0 <= index < len(sizes) and sizes[index] <= self._direct_octets) or self._ahead.is_full:
+            return
+        try:
+            self._make_ready(index, self._in_memory(index))
+        except Exception:
+            self._make_ready(-1, None)  # nobody has asked for it; whoever does meets the fault
+
+    def _make_ready(self, index: int, octets: bytes | None) -> None:
+        self._ahead.octets += len(octets or b"") - len(self._ready[1] or b"")
+        self._ready = index, octets
 
     async def _in_pieces(self, event: Retrieve) -> None:
         """Send chunk after chunk, of which one is read ahead and no more."""

@@ -30,9 +30,10 @@ AVOID_SECONDS = 30.0
 
 
 class _Waiting:
-    """A delivery whose future is not done; ``placed`` once its file is in the mailbox."""
+    """A delivery whose future is not done; ``placed`` once its file is in the mailbox, and ``counted`` the
+    octets of it that the quota has been told."""
 
-    __slots__ = ("delivery", "future", "mailbox", "placed", "quota")
+    __slots__ = ("counted", "delivery", "future", "mailbox", "placed", "quota")
 
     def __init__(self, mailbox: str, delivery: Delivery, quota: MailboxQuota | None) -> None:
         self.mailbox = mailbox
@@ -40,6 +41,7 @@ class _Waiting:
         self.quota = quota
         self.future: Future[None] = Promise()
         self.placed: Placed | None = None
+        self.counted = 0
 
     def settle(self, error: Exception | None) -> None:
         """Tell whoever waits."""
@@ -199,7 +201,11 @@ class MaildirBatches:
             placed = waiting.placed = self._writer.place(waiting.mailbox, waiting.delivery)
             if waiting.quota is not None:
                 # At once: whoever counts the mailbox anew for the next delivery sees this one's file.
-                _count(waiting.quota, waiting.delivery, placed)
+                if placed.is_found:
+                    waiting.quota.forget()
+                else:
+                    waiting.counted = stored_octets(placed.path) or 0
+                    waiting.quota.add(waiting.counted, 1)
         except Exception as error:
             self._close(waiting)
             waiting.settle(error)
@@ -221,7 +227,9 @@ class MaildirBatches:
 
     def _finish(self, batch: list[_Waiting]) -> _Settled:
         """Place those that are not placed yet, and sync all."""
-        placed = [waiting for waiting in batch if waiting.placed is not None or self._is_placed(waiting)]
+        self._count_anew(batch)
+        with self._writer.names.one_look():
+            placed = [waiting for waiting in batch if waiting.placed is not None or self._is_placed(waiting)]
         try:
             self._sync([(waiting.mailbox, waiting.placed) for waiting in placed if waiting.placed])
         except Exception as error:
@@ -231,9 +239,18 @@ class MaildirBatches:
                 self._writer.take_back(waiting.mailbox, waiting.delivery)
             for waiting in placed:
                 if waiting.quota is not None:
+                    if waiting.counted:
+                        waiting.quota.add(-waiting.counted, -1)
                     waiting.quota.forget()
             return [(waiting, error) for waiting in placed]
         return [(waiting, None) for waiting in placed]
+
+    @staticmethod
+    def _count_anew(batch: Iterable[_Waiting]) -> None:
+        """Whether what an earlier attempt has left was counted then is not known."""
+        for quota in {waiting.quota for waiting in batch if waiting.delivery.repeated}:
+            if quota is not None:
+                quota.forget()
 
     def _sync(self, batch: Iterable[tuple[str, Placed]]) -> None:
         """Make all of ``batch`` durable: those with a file of their own one by one, the others together."""
@@ -250,11 +267,3 @@ class MaildirBatches:
             self._disk.sync_filesystem(folder)
         for folder in folders:
             self._disk.sync_folder(folder)
-
-
-def _count(quota: MailboxQuota, delivery: Delivery, placed: Placed) -> None:
-    """After a message was placed; how much a repeated one has added is not known."""
-    if delivery.repeated:
-        quota.forget()
-    else:
-        quota.add(stored_octets(placed.path) or 0, 1)

@@ -8,9 +8,7 @@ delivery is done.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import NamedTuple
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import Delivery, MailboxUnavailable
+from mailserver.store.maildir_names import Names, find, key_of
 from mailserver.store.octets import CrlfCount, crlf_octets, open_regular, to_lf
 from mailserver.values.content import PiecesContent
 from mailserver.values.line_ends import lf_text
@@ -29,14 +28,14 @@ and synced by itself, for a sync of the file system would also write what others
 
 _WRITE_OCTETS = 512 * 1024
 
-_PLAIN_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
-
 
 class Placed(NamedTuple):
-    """A message in its mailbox, not yet synced; ``file`` is open where it has to be synced by itself."""
+    """A message in its mailbox, not yet synced; ``file`` is open where it has to be synced by itself;
+    ``is_found``: an earlier attempt has left something of it."""
 
     path: str
     file: DurableFile | None = None
+    is_found: bool = False
 
 
 class MaildirWriter:
@@ -53,6 +52,7 @@ class MaildirWriter:
         self._filesystem_of: dict[str, str] = {}
         self._is_far: dict[str, bool] = {}
         self._known: set[str] = set()
+        self.names = Names()
 
     def filesystem(self, mailbox: str) -> str:
         """The folder to hand to ``Disk.sync_filesystem`` for a mailbox that was written to."""
@@ -87,13 +87,13 @@ class MaildirWriter:
     def take_back(self, mailbox: str, delivery: Delivery) -> None:
         """Remove what ``place`` made, wherever a reader has moved it; used when the sync failed."""
         with suppress(OSError):  # the next attempt finds what is left, and compares it
-            for path in find(mailbox, _key(delivery)):
+            for path in find(mailbox, key_of(delivery)):
                 self._disk.remove(path)
 
     def has(self, mailbox: str, delivery: Delivery) -> bool:
         """Whether an earlier attempt has left something of the message."""
         with suppress(OSError):
-            return bool(find(mailbox, _key(delivery)))
+            return bool(self.names.find(mailbox, key_of(delivery)))
         return False
 
     def prepare(self, mailbox: str) -> None:
@@ -123,14 +123,14 @@ class MaildirWriter:
         self._known.add(mailbox)
 
     def _place(self, mailbox: str, delivery: Delivery) -> Placed:
-        key = _key(delivery)
+        key = key_of(delivery)
         if delivery.repeated:
             return self._place_again(mailbox, delivery, key)
         return self._write(mailbox, delivery, key, f"{mailbox}/new/", "")
 
     def _place_again(self, mailbox: str, delivery: Delivery, key: str) -> Placed:
         """Leave exactly one whole copy, whatever earlier attempts left in ``new`` and ``cur``."""
-        found = find(mailbox, key)
+        found = self.names.find(mailbox, key)
         whole = next((Placed(path) for path in found if _holds(path, delivery)), None)
         if whole is None:
             # A torn copy is replaced where it lies, with the flags that a reader gave it.
@@ -142,7 +142,7 @@ class MaildirWriter:
         for path in found:
             if path != whole.path:
                 self._disk.remove(path)
-        return whole
+        return whole._replace(is_found=bool(found))
 
     def _write(self, mailbox: str, delivery: Delivery, key: str, folder: str, flags: str) -> Placed:
         stem = key + self._host
@@ -201,28 +201,9 @@ class MaildirWriter:
         return stored, sent.total, file
 
 
-def find(mailbox: str, key: str) -> list[str]:
-    """The paths in ``new`` and ``cur`` whose names begin with ``key``."""
-    return [
-        f"{mailbox}/{folder}/{name}"
-        for folder in ("new", "cur")
-        for name in os.listdir(f"{mailbox}/{folder}")
-        if name.startswith(key)
-    ]
-
-
 def _shown(folder: str, mailbox: str) -> str:
     """A folder as a report to the sender may name it: without the path of the store."""
     return os.path.relpath(folder, os.path.dirname(mailbox))
-
-
-def _key(delivery: Delivery) -> str:
-    """The beginning of the message's file name: the same in every attempt, whatever the host's name."""
-    name = delivery.name
-    if not _PLAIN_NAME.fullmatch(name):
-        name = hashlib.sha256(name.encode()).hexdigest()[:40]
-    second, part = divmod(delivery.arrived, 1)
-    return f"{int(second)}.M{int(part * 1_000_000):06d}Q{name}."
 
 
 def _together(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -88,8 +88,12 @@ class MailStore:
         if self._sweeper:
             self._sweeper.start()
 
+    def hurry(self) -> None:
+        """The server stops: what waits for an mbox, which may take minutes, fails with ``StoreStopping``."""
+        self._mbox_deliveries.hurry()
+
     def stop(self) -> None:
-        """Finish every delivery that was accepted, then end the threads. Blocks; harmless twice."""
+        """Finish every delivery that is under way, then end the threads. Blocks; harmless twice."""
         if self._sweeper:
             self._sweeper.stop()
         self._later.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from threading import Condition
 from zope.interface import implementer
 
 from mailserver.durable import Disk
-from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable
+from mailserver.interfaces import Delivery, IMailbox, IMaildrop, MailboxUnavailable, StoreStopping
 from mailserver.promise import Promise
 from mailserver.store.locks import HeldMbox, MboxLocks
 from mailserver.store.maildrop import MaildropLock, nothing
@@ -27,6 +28,10 @@ THREADS = 4
 """How many mailboxes are appended to at once; one that somebody keeps locked holds up one thread."""
 
 _AT_ONCE = 50
+
+_AGAIN_AT_ONCE = 1000
+"""After a crash: for these the whole mbox is looked through, once for all of them."""
+
 _GIVE_WAY = 0.03  # seconds between two turns at one mbox: other programs look for its locks now and then
 
 _Waiting = tuple[Delivery, "Future[None]", "MailboxQuota | None"]
@@ -43,20 +48,28 @@ class MboxDeliveries:
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._changed = Condition()
         self._named: set[str] = set()
+        self._distrusted: set[str] = set()
 
     def start(self) -> None:
         """Begin to serve."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mbox")
 
-    def stop(self) -> None:
-        """Finish what was accepted, then end the threads; later deliveries fail."""
+    def hurry(self) -> None:
+        """The server stops: what is under way is finished, all else waits for the next start."""
         with self._changed:
-            threads, self._threads = self._threads, None
-            if threads is None:
-                return
-            # _serve goes on with what waits: it keeps its own reference to the threads.
+            self._threads, threads = None, self._threads
+            left = [waiting for all_ in self._waiting.values() for waiting in all_]
+            for all_ in self._waiting.values():
+                all_.clear()
+        _tell(left, [_stopping()] * len(left))
+        if threads is not None:
+            threads.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """The same, and wait for what is under way."""
+        self.hurry()
+        with self._changed:
             self._changed.wait_for(lambda: not self._waiting)
-        threads.shutdown()
 
     def deliver(self, path: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
         """See ``IMailbox.deliver``; a ``quota`` is asked first."""
@@ -68,42 +81,50 @@ class MboxDeliveries:
                     self._waiting[path].append((delivery, future, quota))
                 else:
                     self._waiting[path] = deque([(delivery, future, quota)])
-                    threads.submit(self._serve, path, threads)
+                    threads.submit(self._serve, path)
         if threads is None:
-            future.set_exception(MailboxUnavailable("the message store is stopped"))
+            future.set_exception(_stopping())
         return future
 
-    def _serve(self, path: str, threads: ThreadPoolExecutor) -> None:
+    def _serve(self, path: str) -> None:
         """Deliver some of what waits for one mbox, then let other mailboxes have the thread."""
-        with self._changed:
-            waiting = self._waiting[path]
-            some = [waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting)))]
+        some = self._next(path)
         try:
             errors = self._deliver_all(path, some)
         except Exception as error:
+            if isinstance(error, MailboxUnavailable):
+                # Locked for as long as we wait, and so it is for all who stand in this line.
+                some += self._next(path, most=math.inf)
             errors = [error] * len(some)
-        for (_, future, _), failed in zip(some, errors, strict=True):
-            if failed is None:
-                future.set_result(None)
-            else:
-                future.set_exception(failed)
+        _tell(some, errors)
         with self._changed:
-            goes_on = bool(waiting)
+            goes_on = bool(self._waiting[path])
         if goes_on:
             time.sleep(_GIVE_WAY)
         with self._changed:
-            if waiting:
-                threads.submit(self._serve, path, threads)
+            if self._waiting[path] and self._threads is not None:
+                self._threads.submit(self._serve, path)
             else:
                 del self._waiting[path]
                 self._changed.notify_all()
+
+    def _next(self, path: str, most: float = _AT_ONCE) -> list[_Waiting]:
+        with self._changed:
+            waiting = self._waiting[path]
+            if waiting and waiting[0][0].repeated:
+                most = max(most, _AGAIN_AT_ONCE)
+            return [waiting.popleft() for _ in range(int(min(most, len(waiting))))]
 
     def _deliver_all(self, path: str, some: Sequence[_Waiting]) -> list[Exception | None]:
         """What became of each; told when the locks are free again, so that nobody waits for us."""
         self.disk.make_folder(os.path.dirname(path))
         with self.locks.hold(path) as held:
             self._make_name_durable(held)
-            return append_all(self.disk, held, [(delivery, quota) for delivery, _, quota in some])
+            wanted = [(delivery, quota) for delivery, _, quota in some]
+            errors, is_synced = append_all(self.disk, held, wanted, path not in self._distrusted)
+            if not is_synced:
+                self._distrusted.add(path)
+            return errors
 
     def _make_name_durable(self, held: HeldMbox) -> None:
         """Once for each mbox: a file that an earlier process made may have a name that is not synced."""
@@ -114,6 +135,18 @@ class MboxDeliveries:
         if held.path not in self._named:
             self.disk.sync_folder(os.path.dirname(held.path))
             self._named.add(held.path)
+
+
+def _tell(some: Sequence[_Waiting], errors: Sequence[Exception | None]) -> None:
+    for (_, future, _), failed in zip(some, errors, strict=True):
+        if failed is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failed)
+
+
+def _stopping() -> Exception:
+    return StoreStopping("the server is stopping")
 
 
 @implementer(IMailbox)

@@ -6,13 +6,14 @@ so the spool still owes it and its next attempt takes the tail away); synced mes
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 
 from mailserver.durable import Disk, DurableFile
 from mailserver.interfaces import Delivery
 from mailserver.store.locks import HeldMbox
-from mailserver.store.mbox_copies import Copies
+from mailserver.store.mbox_copies import find_copies
 from mailserver.store.mbox_file import Region, message_pieces, separator
 from mailserver.store.mbox_rewrite import rewrite_without
 from mailserver.store.quota import MailboxQuota
@@ -24,82 +25,138 @@ Wanted = tuple[Delivery, MailboxQuota | None]
 """A message, and what is asked first whether there is room for it."""
 
 
-def append_all(disk: Disk, held: HeldMbox, wanted: Sequence[Wanted]) -> list[Exception | None]:
+def append_all(
+    disk: Disk, held: HeldMbox, wanted: Sequence[Wanted], is_trusted: bool = True
+) -> tuple[list[Exception | None], bool]:
     """Put messages at the end of a locked mbox, in order, with one sync.
 
     What became of each: ``None`` for a message that is on the disk, once; else the disk's or the quota's
-    reason, and nothing of the message is left.
+    reason, and nothing of the message is left.  And whether no sync has failed: after one that has, what
+    an earlier attempt has put there may be in memory alone for good; where the mbox is not ``is_trusted``
+    it is written anew.
     """
     errors: list[Exception | None] = [None] * len(wanted)
-    there = set()
-    mending = _Mending(disk, held)
+    names: dict[str, int] = {}
+    twins = [
+        (index, names[delivery.name])
+        for index, (delivery, _) in enumerate(wanted)
+        if names.setdefault(delivery.name, index) != index
+    ]
     # First of all: what is appended behind a torn message keeps it from being known after the next crash.
-    for index, (delivery, _) in enumerate(wanted):
-        try:
-            if delivery.repeated and mending.is_there(delivery):
-                there.add(index)
-        except Exception as error:
-            errors[index] = error
-    size = held.size
+    passed = _mended(disk, held, wanted, errors, is_trusted) | {index for index, _ in twins}
+    is_synced = _append_and_sync(disk, held, wanted, errors, passed)
+    for index, first in twins:
+        errors[index] = errors[first]
+    return errors, is_synced
+
+
+def _append_and_sync(
+    disk: Disk, held: HeldMbox, wanted: Sequence[Wanted], errors: list[Exception | None], passed: set[int]
+) -> bool:
+    """Whether no sync has failed."""
+    todo = [index for index, error in enumerate(errors) if error is None and index not in passed]
+    grown: list[tuple[MailboxQuota, int]] = []
     with disk.extend(held.path) as file:
-        for index, (delivery, quota) in enumerate(wanted):
-            if errors[index] is None and index not in there:
+        begin = held.size
+        try:
+            if todo:
+                _tidy(file, held)
+            for index in todo:
+                delivery, quota = wanted[index]
                 try:
-                    _append(file, held, delivery, quota)
+                    octets = _append(file, held, delivery, quota)
                 except Exception as error:
                     errors[index] = error
-        try:
+                    continue
+                if quota is not None:
+                    quota.add(octets, 1, warns=False)  # at once: the next one is admitted by it
+                    grown.append((quota, octets))
             if None in errors:
                 file.sync()
         except Exception as error:
             with suppress(OSError):
-                file.truncate(size)
-            for _, quota in wanted:
-                if quota is not None:
-                    quota.forget()
-            return [failed or error for failed in errors]
-    return errors
+                file.truncate(begin)
+            for quota, octets in grown:
+                quota.add(-octets, -1)
+                quota.forget()
+            errors[:] = [failed or error for failed in errors]
+            return False
+    for quota, _ in grown:
+        quota.add(0, 0)  # now it may warn
+    return True
 
 
-def _append(file: DurableFile, held: HeldMbox, delivery: Delivery, quota: MailboxQuota | None) -> None:
+def _append(file: DurableFile, held: HeldMbox, delivery: Delivery, quota: MailboxQuota | None) -> int:
+    """How many octets that were."""
     if quota is not None:
         quota.admit(len(delivery.header) + delivery.content.size)
     size = held.size
     try:
-        _write(file, separator(held.fd, size), delivery)
+        _write(file, delivery)
     except BaseException:
         with suppress(OSError):
             file.truncate(size)
         raise
-    if quota is not None:
-        quota.add(held.size - size, 1)
+    return held.size - size
 
 
-class _Mending:
-    """Takes away what torn attempts have left in a locked mbox, which is looked through once."""
+def _tidy(file: DurableFile, held: HeldMbox) -> None:
+    """End what another program, or an attempt that comes again later, has left without an empty line:
+    durably, so that after a power cut one sees where that has ended and ours begins."""
+    if ending := separator(held.fd, held.size):
+        file.write(ending)
+        file.sync()
 
-    def __init__(self, disk: Disk, held: HeldMbox) -> None:
-        self._disk = disk
-        self._held = held
-        self._copies: Copies | None = None
 
-    def is_there(self, delivery: Delivery) -> bool:
-        """Whether the whole message is there; nothing torn is, afterwards."""
-        if self._copies is None:
-            self._copies = Copies(self._held.fd, self._held.size)
-        whole, torn = self._copies.of(delivery)
-        if torn:
-            self._copies = None
-            self._remove(torn)
-        return whole is not None
+def _mended(
+    disk: Disk,
+    held: HeldMbox,
+    wanted: Sequence[Wanted],
+    errors: list[Exception | None],
+    is_trusted: bool,
+) -> set[int]:
+    """Take away what torn attempts have left; indexes of the messages that are there, whole."""
+    again = [index for index, (delivery, _) in enumerate(wanted) if delivery.repeated]
+    if not again:
+        return set()
+    found = dict(zip(again, find_copies(held.fd, held.size, [wanted[i][0] for i in again]), strict=True))
+    there = {index for index, copies in found.items() if copies.whole and is_trusted}
+    inside = _Inside([copies.whole for index, copies in found.items() if copies.whole and index in there])
+    left: list[Region] = []
+    for index, copies in found.items():
+        errors[index] = copies.error
+        if copies.whole and not is_trusted:
+            copies.torn.append(copies.whole)
+        left += (region for region in copies.torn if region not in inside)
+    try:
+        _remove(disk, held, _merged(sorted(left)))
+    except Exception as error:
+        for index, copies in found.items():
+            if copies.torn:
+                errors[index] = error
+    return there
 
-    def _remove(self, torn: list[Region]) -> None:
-        if torn[-1][1] == self._held.size:
-            with self._disk.extend(self._held.path) as file:
-                file.truncate(torn.pop()[0])
-                file.sync()
-        if torn:
-            rewrite_without(self._disk, self._held, _merged(torn))
+
+class _Inside:
+    """Whether a region begins inside one of some others: zeros at the end of a whole message are its own."""
+
+    def __init__(self, wholes: list[Region]) -> None:
+        wholes.sort()
+        self._starts = [start for start, _ in wholes]
+        self._ends = [end for _, end in wholes]
+
+    def __contains__(self, region: Region) -> bool:
+        at = bisect_right(self._starts, region[0]) - 1
+        return at >= 0 and region[0] < self._ends[at]
+
+
+def _remove(disk: Disk, held: HeldMbox, torn: list[Region]) -> None:
+    if torn and torn[-1][1] == held.size:
+        with disk.extend(held.path) as file:
+            file.truncate(torn.pop()[0])
+            file.sync()
+    if torn:
+        rewrite_without(disk, held, torn)
 
 
 def _merged(torn: Sequence[Region]) -> list[Region]:
@@ -113,9 +170,9 @@ def _merged(torn: Sequence[Region]) -> list[Region]:
     return merged
 
 
-def _write(file: DurableFile, separated: bytes, delivery: Delivery) -> None:
+def _write(file: DurableFile, delivery: Delivery) -> None:
     """Few large writes of bounded memory."""
-    pieces = [separated]
+    pieces: list[bytes] = []
     octets = 0
     for piece in message_pieces(delivery):
         pieces.append(piece)

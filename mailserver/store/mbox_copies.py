@@ -3,60 +3,123 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from mailserver.interfaces import Delivery
 from mailserver.store.mbox_file import FROM, Region, message_pieces, occurrences, regions
 
 _HEAD = 512
-"""Octets by which a message that is surely another one is passed over: our trace fields are among them."""
+"""Octets by which most other messages are told apart without a comparison: trace fields are among them."""
+
+_TELLING = 16
+"""Octets behind a hole by which most other messages are told apart."""
 
 
+@dataclass(slots=True)
 class Copies:
-    """The messages and torn messages in the first ``size`` octets of a locked mbox, looked through once.
+    """Of one delivery: the whole message, if it is there, and what torn attempts have left of it, in order;
+    or why its content cannot be read."""
+
+    whole: Region | None = None
+    torn: list[Region] = field(default_factory=list)
+    error: Exception | None = None
+
+
+def find_copies(fd: int, size: int, deliveries: Sequence[Delivery]) -> list[Copies]:
+    """What the first ``size`` octets of a locked mbox have of each delivery; they are read once for all.
 
     After a power cut every octet of an attempt is there, or is a zero, or is beyond the end: a hole
     may hide even the From_ line.
     """
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        ends = dict(regions(fd, size))
-        starts = sorted({*ends, *_hidden_starts(fd, size)})
-        self._doubtful: list[Region] = []
-        self._whole: defaultdict[bytes, list[Region]] = defaultdict(list)  # by what they begin with
-        end = size
-        for start in reversed(starts):
-            region = start, ends.get(start, end)
-            head = os.pread(fd, min(_HEAD, region[1] - start), start)
-            if len(head) < _HEAD or b"\0" in head or head.endswith(b"\n"):
-                self._doubtful.append(region)
-            else:
-                self._whole[head].append(region)
-            if start in ends:
-                end = start
-
-    def of(self, delivery: Delivery) -> tuple[Region | None, list[Region]]:
-        """The delivery's whole message, if it is there, and what torn attempts have left of it, in order."""
-        whole: Region | None = None
-        torn: list[Region] = []
-        for start, end in self._similar(delivery):
-            likeness = _compare(self._fd, start, end, message_pieces(delivery))
-            if likeness == "whole" and whole is None:
-                whole = (start, end)
+    found = [Copies() for _ in deliveries]
+    heads = _Heads(deliveries, found)
+    for start, end in _all_regions(fd, size):
+        head = os.pread(fd, min(_HEAD, end - start), start)
+        for index in heads.like(head):
+            copies = found[index]
+            try:
+                likeness, at = _compare(fd, start, end, message_pieces(deliveries[index]))
+            except Exception as error:
+                copies.error = error
+                continue
+            if likeness == "whole" and copies.whole is None:
+                copies.whole = (start, at)  # behind it may be the rest of another, up to a known beginning
             elif likeness != "other":
-                torn.append((start, end))
-        return whole, torn
+                copies.torn.append((start, end))
+    return found
 
-    def _similar(self, delivery: Delivery) -> list[Region]:
-        """What may be a copy of it: whatever has the same beginning, or a beginning that proves nothing."""
-        head = b""
-        for piece in message_pieces(delivery):
-            head += piece
-            if len(head) >= _HEAD:
-                return sorted([*self._doubtful, *self._whole.get(head[:_HEAD], ())])
-        return sorted([*self._doubtful, *(region for same in self._whole.values() for region in same)])
+
+def _all_regions(fd: int, size: int) -> list[Region]:
+    """Of every message, and of what may be the rest of one whose beginning a hole hides; in order.
+
+    Before the next that is known another may begin, so both ends are tried.
+    """
+    known = regions(fd, size)
+    hidden = sorted({*_hidden_starts(fd, size)} - {start for start, _ in known})
+    if not hidden:
+        return known
+    starts = [start for start, _ in known]
+    found = set(known)
+    every = sorted([*starts, *hidden])
+    for start, following in zip(every, [*every[1:], size], strict=True):
+        at = bisect_right(starts, start)
+        found |= {(start, following), (start, starts[at] if at < len(starts) else size)}
+    return sorted(found)
+
+
+class _Heads:
+    """How the wanted messages begin, in order: the few that a region may be a copy of are found by its own
+    beginning, however many there are of both."""
+
+    def __init__(self, deliveries: Sequence[Delivery], found: Sequence[Copies]) -> None:
+        known = []
+        for index, delivery in enumerate(deliveries):
+            try:
+                known.append((_head_of(delivery), index))
+            except Exception as error:
+                found[index].error = error
+        known.sort()
+        self._heads = [head for head, _ in known]
+        self._indexes = [index for _, index in known]
+
+    def like(self, head: bytes) -> list[int]:
+        """Indexes of the messages of which a region that begins so may be a copy."""
+        hole = head.find(b"\0")
+        if hole >= 0:
+            return [self._indexes[place] for place in self._with_hole(head, hole)]
+        # A program that appended after a torn message may have ended its line first.
+        is_telling = len(head) == _HEAD and not head.endswith(b"\n")
+        wanted = head if is_telling else head.rstrip(b"\n")
+        at = bisect_left(self._heads, wanted)
+        likes = [self._indexes[place] for place in self._from(at, wanted)]
+        if at and head.startswith(self._heads[at - 1]):
+            likes.append(self._indexes[at - 1])  # a whole short message, and something behind it
+        return likes
+
+    def _from(self, at: int, beginning: bytes) -> Iterator[int]:
+        while at < len(self._heads) and self._heads[at].startswith(beginning):
+            yield at
+            at += 1
+
+    def _with_hole(self, head: bytes, hole: int) -> Iterator[int]:
+        """By what stands before the hole and behind it."""
+        before, rest = head[:hole], head[hole:].lstrip(b"\0")
+        at = len(head) - len(rest)
+        telling = rest.partition(b"\0")[0][:_TELLING].rstrip(b"\n")
+        for place in self._from(bisect_left(self._heads, before), before):
+            if telling.startswith(self._heads[place][at : at + len(telling)]):
+                yield place
+
+
+def _head_of(delivery: Delivery) -> bytes:
+    head = b""
+    for piece in message_pieces(delivery):
+        head += piece
+        if len(head) >= _HEAD:
+            break
+    return head[:_HEAD]
 
 
 def _hidden_starts(fd: int, size: int) -> Iterator[int]:
@@ -72,8 +135,9 @@ def _hidden_starts(fd: int, size: int) -> Iterator[int]:
             yield size - length
 
 
-def _compare(fd: int, start: int, end: int, pieces: Iterable[bytes]) -> str:
-    """``"whole"``, ``"torn"`` or ``"other"``: what the region has of the message in ``pieces``."""
+def _compare(fd: int, start: int, end: int, pieces: Iterable[bytes]) -> tuple[str, int]:
+    """``"whole"``, ``"torn"`` or ``"other"``: what the region has of the message in ``pieces``; and up to
+    where it was compared."""
     at = start
     holes = False
     for piece in pieces:
@@ -82,10 +146,10 @@ def _compare(fd: int, start: int, end: int, pieces: Iterable[bytes]) -> str:
             # A program that appended after the torn message may have ended its line first.
             ends_line = at + len(found) == end and _agrees(found.rstrip(b"\n"), piece)
             if not ends_line and not _agrees(found, piece):
-                return "other"
+                return "other", at
             holes = True
         at += len(found)
-    return "torn" if holes else "whole"
+    return "torn" if holes else "whole", at
 
 
 def _agrees(found: bytes, piece: bytes) -> bool:

@@ -113,8 +113,9 @@ class MailboxQuota:
         if self._domain is not None and self._domain.holds() + octets > self._domain.limit:
             raise MailboxFull("the mailboxes of the domain are full", self._refuse)
 
-    def add(self, octets: int, messages: int) -> None:
-        """Messages were delivered, or, with numbers below 0, removed."""
+    def add(self, octets: int, messages: int, warns: bool = True) -> None:
+        """Messages were delivered, or, with numbers below 0, removed; the next call with ``warns`` tells the
+        user what the mailbox has grown over."""
         if self._domain is not None:
             self._domain.add(octets)
         with self._lock:
@@ -124,7 +125,7 @@ class MailboxQuota:
             now = self._stamp_now()
             if now[0] == self._stamp[0] + grown:  # else others have written too
                 self._stamp = now
-            crossed = self._crossed()
+            crossed = self._crossed() if warns else set()
         if crossed:
             self._warn(max(crossed))
 

@@ -11,12 +11,13 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.journeys.server import PASSWORD, Server
-from tests.journeys.tools import PATIENCE
+from tests.journeys.tools import PATIENCE, eventually
 
 pytestmark = pytest.mark.journey
 
@@ -37,6 +38,7 @@ server.startService()
 reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
 gc.disable()
 KINDS = "SMTPReceiver SmtpServer Pop3Session Pop3Server Pop3Mail Reading Connection Server".split()
+KINDS += ["SMTPSession"]  # of the relay
 
 def tell():
     counts = Counter(type(one).__name__ for one in gc.get_objects() if type(one).__name__ in KINDS)
@@ -192,6 +194,28 @@ def test_a_session_leaves_nothing_behind(server: Watched, kind: str) -> None:
     for _ in range(TIMES):
         SESSIONS[kind](server)
     assert server.alive() == {}
+
+
+def test_a_relay_session_leaves_nothing_behind(tmp_path: Path) -> None:
+    hop = Server(tmp_path / "hop", "mx.far.test", ["far.test"])
+    relay = {"trusted_networks": ["127.0.0.0/8"], "allow_loopback": True}
+    routes = {"*": f"smtp://127.0.0.1:{hop.ports['smtp']}"}
+    made = Watched(
+        tmp_path / "watched", "mx.example.test", ["example.test"], {"relay": relay, "relay.routes": routes}
+    )
+    hop.start()
+    made.start()
+    try:
+        hop.add_user("bob@far.test")
+        with smtplib.SMTP("127.0.0.1", made.ports["smtp"]) as client:
+            client.sendmail(ADA, "bob@far.test", CONTENT)
+        eventually(lambda: len(hop.raw_mail("bob@far.test")) == 1, "the message")
+        assert made.told()["alive"]["SMTPSession"] == 1  # it waits for more
+        hop.stop()
+        assert made.alive() == {}
+    finally:
+        made.stop()
+        hop.stop()
 
 
 def test_the_rooms_wait_for_the_same_transactions(server: Watched) -> None:

@@ -35,6 +35,7 @@ class World:
         self.dialler = Dialler(self.reactor, ClientTLS(), HostMemory(self.reactor))
         first, second, *_ = in_order([BOTH], [CLEAR], 0)
         self.told: list[list[Tried]] = []
+        self.sessions: dict[int, Any] = {}
         opening = self.dialler.open(first, second, lambda address: Manner("mx.a.test"))
         Deferred.fromCoroutine(opening).addCallback(self.told.append)
 
@@ -44,8 +45,8 @@ class World:
 
     def connect(self, number: int) -> Transport:
         transport = Transport()
-        protocol: Any = self.reactor.tcpClients[number][2].buildProtocol(None)
-        protocol.makeConnection(transport)
+        session = self.sessions[number] = self.reactor.tcpClients[number][2].buildProtocol(None)
+        session.makeConnection(transport)
         return transport
 
     def refuse(self, number: int) -> None:
@@ -53,9 +54,8 @@ class World:
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
 
     def greet(self, number: int) -> None:
-        session = self.reactor.tcpClients[number][2].buildProtocol(None)
-        session.dataReceived(b"220 mx ESMTP\r\n")
-        session.dataReceived(b"250 mx\r\n")
+        self.sessions[number].dataReceived(b"220 mx ESMTP\r\n")
+        self.sessions[number].dataReceived(b"250 mx\r\n")
 
 
 def test_families_take_turns_and_the_first_changes_with_the_attempt() -> None:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from mailserver.interfaces import IMaildrop, IMaildropOwner, LoginUnavailable, MaildropInUse, MaildropUnusable
 from mailserver.login import Authenticator
-from mailserver.retrieve import opening, outlet, pop3
+from mailserver.retrieve import opening, outlet, pop3, reading
 from mailserver.retrieve import settings as times
 from mailserver.retrieve.message import CHUNK_OCTETS
 from mailserver.retrieve.pop3 import Pop3Factory
@@ -389,6 +389,31 @@ class ReadingTests(Case):
         assert self.say(b"RETR 2\r\n") == b""
         self.threads.run()
         assert self.heard().endswith(b"x" * 117 + b"\r\n.\r\n")
+
+    def test_a_fault_in_a_message_that_nobody_has_asked_for_harms_nobody(self) -> None:
+        drop = Drop([100, 120])
+        self.log_in(drop)
+        whole = drop.whole
+        drop.whole = lambda index: whole(index) if index == 0 else 1 // 0  # type: ignore[method-assign,return-value]
+        assert self.say(b"RETR 1\r\n").endswith(b".\r\n")
+        assert self.say(b"DELE 1\r\nQUIT\r\n") == b"+OK Message 1 marked as deleted\r\n"
+        self.threads.run()
+        assert drop.committed == {0}
+
+    def test_what_is_ready_is_bounded_over_all_sessions(self) -> None:
+        drop = Drop([100, 120, 140])
+        self.log_in(drop)
+        ahead = self.session.factory.ahead
+        self.say(b"RETR 1\r\n")
+        assert ahead.octets == 123
+        ahead.octets += reading.AHEAD_OCTETS
+        self.say(b"RETR 2\r\n")
+        assert (ahead.octets, drop.looks) == (reading.AHEAD_OCTETS, 2)
+        ahead.octets = 0
+        self.say(b"RETR 3\r\nRETR 1\r\nRETR 2\r\n")
+        assert ahead.octets == 143
+        self.say(b"QUIT\r\n")
+        assert ahead.octets == 0
 
     def test_answers_leave_before_anything_is_made_ready(self) -> None:
         drop = Drop([100, 120, 140])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.interfaces import IMailbox, MailboxUnavailable
+from mailserver.interfaces import IMailbox, MailboxUnavailable, StoreStopping
 from mailserver.store.mailstore import MailStore
 from tests.store.deliveries import (
     ADA,
@@ -144,6 +144,36 @@ def test_a_lock_of_who_may_live_is_respected(path: Path, mailbox: IMailbox, text
     path.with_name("ada.mbox.lock").write_text(text + socket.gethostname() * (text[-1] == " "))
     with pytest.raises(MailboxUnavailable):
         mailbox.deliver(delivery_of(2)).result(SOON)
+
+
+def test_a_mbox_that_stays_locked_holds_up_nobody_who_stands_in_its_line(
+    path: Path, mailbox: IMailbox, store: MailStore
+) -> None:
+    lock = path.with_name("ada.mbox.lock")
+    lock.touch()
+    began = time.monotonic()
+    waiting = [mailbox.deliver(delivery_of(number)) for number in range(2, 500)]
+    for future in waiting:
+        assert isinstance(future.exception(SOON), MailboxUnavailable)
+    assert time.monotonic() - began < SOON / 2  # and not 0.2 s for every fifty of them
+    lock.unlink()
+    deliver(mailbox, delivery_of(500))
+
+
+def test_what_waits_for_a_mbox_keeps_no_server_from_stopping(
+    path: Path, mailbox: IMailbox, store: MailStore
+) -> None:
+    lock = path.with_name("ada.mbox.lock")
+    lock.touch()
+    first = mailbox.deliver(delivery_of(2))
+    time.sleep(0.05)
+    others = [mailbox.deliver(delivery_of(number)) for number in range(3, 6)]
+    store.hurry()
+    late = mailbox.deliver(delivery_of(6))
+    for future in (*others, late):
+        assert isinstance(future.exception(0), StoreStopping)
+    lock.unlink()
+    first.result(SOON)
 
 
 def test_a_program_with_an_fcntl_lock_is_respected(path: Path, mailbox: IMailbox) -> None:
