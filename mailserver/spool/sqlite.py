@@ -311,6 +311,8 @@ def _exclusive(path: Path) -> int:
     for last in (False,) * _LOCK_TRIES + (True,):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)  # for whoever wants to know who has it
             return fd
         except BlockingIOError:
             if not last:
@@ -318,7 +320,10 @@ def _exclusive(path: Path) -> int:
         except OSError:
             os.close(fd)
             raise
+    holder = os.pread(fd, 20, 0).strip().decode("ascii", "replace")
     os.close(fd)
+    by = f"process {holder}" if holder else "another process"
     raise SpoolUnusable(
-        f"another server uses the spool ({path} is locked); end that one, or give this one another `state`"
+        f"another server uses the spool ({path} is locked by {by}); end that one, or give this one another "
+        "`state`"
     )

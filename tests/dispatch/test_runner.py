@@ -30,7 +30,7 @@ from mailserver.values.account import Account, Alias, Elsewhere, LocalUser, NoSu
 from mailserver.values.address import NULL_SENDER, Address, address_from
 from mailserver.values.envelope import Entry, Envelope, Recipient
 from mailserver.values.expansion import final_recipients
-from mailserver.values.outcome import Delayed, Delivered, Failed, Outcome, Relayed
+from mailserver.values.outcome import STOPPING, Delayed, Delivered, Failed, Outcome, Relayed
 
 Answer = Callable[[Recipient], Outcome]
 
@@ -391,6 +391,22 @@ class RunnerTests(TestCase):
         assert self.local.recipients == [["ada@example.test"]]
         await deferLater(self.reactor, 0.05)
         assert await self.waiting() is not None
+
+    async def test_what_the_end_of_the_server_keeps_from_being_tried_is_due_at_the_next_start(self) -> None:
+        self.local.hold = Deferred()
+        self.local.answer = lambda one: Delayed(recipient=one, status=STOPPING, diagnostic="stopping")
+        self.remote.hold = Deferred()
+        self.remote.answer = delayed
+        for recipient in ("ada@example.test", "bob@b.test"):
+            self.runner.accepted(await self.submit(recipient))
+        stopped = self.runner.stopService()
+        assert stopped is not None
+        self.local.hold.callback(None)
+        self.remote.hold.callback(None)
+        await stopped
+        now = self.clock.seconds()
+        due = await self.bridge.deferred(self.spool.due(now, 10, (0, 1, 2, 3), []))
+        assert [str(entry.waiting[0].recipient.address) for entry in due] == ["ada@example.test"]
 
     async def test_remote_work_without_room_does_not_stop_local_work(self) -> None:
         self.patch(lanes, "MOST_ENTRIES", 1)

@@ -303,3 +303,37 @@ def test_what_is_mounted_later_is_synced_by_a_descriptor_of_its_own(tmp_path: Pa
             disk.sync_filesystem(writer.filesystem(f"{domain}/{name}"))
             assert disk.synced == os.stat(placed.path).st_dev, name
     disk.close()
+
+
+def test_messages_that_come_again_are_looked_for_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill hundreds come again: a folder with a hundred thousand files is not listed for each."""
+    listed: list[str] = []
+    listdir = os.listdir
+
+    def noting(path: str) -> list[str]:
+        listed.append(os.path.basename(path))
+        return listdir(path)
+
+    with store_at(tmp_path / "mail", "maildir") as store:
+        mailbox = store.mailbox(ADA)
+        deliver(mailbox, *map(delivery_of, range(1, 50)))
+        monkeypatch.setattr(os, "listdir", noting)
+        deliver(mailbox, *(delivery_of(number, repeated=True) for number in range(1, 200)))
+        monkeypatch.undo()
+        assert listed.count("new") <= 10
+        with opened(mailbox) as drop:
+            assert len(set(contents(drop))) == len(drop.listings) == 199
+
+
+def test_a_message_that_a_reader_moves_after_the_look_is_not_delivered_again(tmp_path: Path) -> None:
+    writer = MaildirWriter(Disk(), "mx.example.test")
+    mailbox = str(tmp_path / "ada")
+    placed = writer.place(mailbox, delivery_of(1))
+    with writer.names.one_look():
+        assert writer.has(mailbox, delivery_of(1))
+        moved = placed.path.replace("/new/", "/cur/") + ":2,S"
+        os.rename(placed.path, moved)
+        assert writer.place(mailbox, delivery_of(1, repeated=True)).path == moved
+    assert os.listdir(f"{mailbox}/new") == []
