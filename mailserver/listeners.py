@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import socket
@@ -261,6 +262,8 @@ class Listener:
         reason = getattr(cause, "strerror", None) or str(cause)
         if isinstance(cause, PermissionError):
             return f"{where}: {reason}; start as root with --uid and --gid, or use a port above 1023"
+        if isinstance(cause, socket.gaierror) or getattr(cause, "errno", 0) == errno.EADDRNOTAVAIL:
+            return f"{where}: {reason}; name an address of this machine after interface="
         return f"{where}: {reason}; stop what uses the port, or name another in the configuration"
 
     def serve(self, factory: IProtocolFactory, share: Share | None = None) -> None:

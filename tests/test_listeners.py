@@ -266,3 +266,10 @@ def test_room_for_a_crowd_unless_another_is_named(description: str, waiting: int
     reactor = MemoryReactor()
     Listener(reactor, "smtp", description).bind()
     assert reactor.tcpServers[0][2] == waiting
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1.4", "192.0.2.77"])
+def test_an_address_that_is_not_ours_is_named_as_what_is_wrong(interface: str) -> None:
+    listener = Listener(reactor, "smtp", f"tcp:0:interface={interface}")
+    with pytest.raises(StartFailed, match="name an address of this machine"):
+        listener.bind()

@@ -46,6 +46,9 @@ GROUPS = (
 """Each is a module here with a click command or group of the same name, imported when it is used."""
 
 
+DESPITE_MISTAKES = ("alias", "ledger", "mailq", "queue", "recall", "route", "suppression", "trace", "user")
+"""Groups that work beside a mistake in the configuration which does not concern them."""
+
 USUAL_NAMES = ("mailq", "newaliases", "sendmail")
 """A link of such a name that leads to ``mailserver`` is the command of that name."""
 
@@ -122,7 +125,7 @@ def _example(ctx: click.Context | None) -> str:
 @click.pass_context
 def main(ctx: click.Context, path: Path | None) -> None:
     """Operate the mail server: its users, aliases, queue and configuration. Works while it runs."""
-    ctx.obj = Operator(path)
+    ctx.obj = Operator(path, ctx.invoked_subcommand in DESPITE_MISTAKES)
 
 
 if __name__ == "__main__":

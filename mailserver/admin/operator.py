@@ -36,8 +36,11 @@ class Refusal(Exception):
 class Operator:
     """Who runs a command, with the configuration named by ``--config`` or found like the server's."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, despite_mistakes: bool = False) -> None:
+        """``despite_mistakes``: the command looks after the running server, which does not know of what
+        somebody has just mistyped; where accounts, queue and mailboxes are must be clear."""
         self._named = path
+        self._despite_mistakes = despite_mistakes
         self.who = _who()
 
     @cached_property
@@ -54,10 +57,17 @@ class Operator:
         Raises:
             Refusal: 66 when the file cannot be read, 78 when something in it is wrong.
         """
-        from mailserver.config import ConfigError, ConfigUnreadable, load, quick_start
+        from mailserver.config import ConfigError, ConfigUnreadable, load, load_despite, quick_start
 
         try:
-            return load(self.path) if self.path else quick_start(Path.cwd())
+            if self.path is None:
+                return quick_start(Path.cwd())
+            if not self._despite_mistakes:
+                return load(self.path)
+            settings, mistakes = load_despite(self.path)
+            for mistake in mistakes:
+                click.echo(f"mailserver: passed over: {mistake}", err=True)
+            return settings
         except ConfigUnreadable as error:
             raise Refusal(os.EX_NOINPUT, str(error)) from error
         except ConfigError as error:

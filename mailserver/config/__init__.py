@@ -1,5 +1,6 @@
 """Configuration: a TOML file becomes frozen settings, or one list of everything that is wrong in it."""
 
+from mailserver.config.despite import load_despite
 from mailserver.config.kinds import Network
 from mailserver.config.limits import Limits, Policy, Proxy
 from mailserver.config.mistakes import ConfigError, ConfigUnreadable, Mistake
@@ -23,6 +24,7 @@ __all__ = [
     "Tls",
     "find",
     "load",
+    "load_despite",
     "load_table",
     "load_text",
     "quick_start",

@@ -37,7 +37,7 @@ def load(path: Path) -> Settings:
         ConfigUnreadable: there is no such file, or it may not be read.
         ConfigError: the file is not TOML, or something in it is wrong; names all of it.
     """
-    return _read(_table_in(path), path)
+    return read_table(table_in(path), path)
 
 
 def load_text(text: str, path: Path) -> Settings:
@@ -46,7 +46,7 @@ def load_text(text: str, path: Path) -> Settings:
     Raises:
         ConfigError: as ``load`` does.
     """
-    return _read(_table_of(text.encode(), path), path)
+    return read_table(_table_of(text.encode(), path), path)
 
 
 def load_table(table: dict[str, Any]) -> Settings:
@@ -55,10 +55,11 @@ def load_table(table: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: as ``load`` does.
     """
-    return _read(table, Path("/"))
+    return read_table(table, Path("/"))
 
 
-def _read(table: dict[str, Any], path: Path) -> Settings:
+def read_table(table: dict[str, Any], path: Path) -> Settings:
+    """The settings in a table that stands in the file ``path``. Raises ``ConfigError`` as ``load`` does."""
     try:
         settings: Settings = _converter().structure(table, Settings)
     except ClassValidationError as error:
@@ -86,7 +87,8 @@ def quick_start(folder: Path) -> Settings:
     return _anchored(settings, folder.absolute())
 
 
-def _table_in(path: Path) -> dict[str, Any]:
+def table_in(path: Path) -> dict[str, Any]:
+    """The file as TOML's tables. Raises as ``load`` does."""
     try:
         octets = path.read_bytes()
     except OSError as error:

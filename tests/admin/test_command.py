@@ -458,3 +458,20 @@ def test_config_check_looks_at_files_and_at_own_code(run: Run, tmp_path: Path) -
         == f"state: {tmp_path / 'a file'} is not a folder; name a folder, or a place where one can be made"
     )
     assert said[2].endswith("absent: No such file or directory")
+
+
+def test_a_mistake_elsewhere_keeps_nobody_from_the_queue(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "mailserver.toml"
+    path.write_text(
+        f'{TOML}[limits]\nfoo = 3\nrecipients = "many"\n[tls]\nkey = "k"\n[relay]\nretry = ["soon"]\n'
+        '[relay.routes]\n"*" = 3\n'
+    )
+    result = run("queue", "list", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    said = result.stderr.splitlines()
+    assert all(line.startswith(f"mailserver: passed over: {path}: ") for line in said)
+    assert len(said) == 5
+    assert run("config", "show").exit_code == os.EX_CONFIG
+    for wrong in ("stat = 3\n", 'state = ""\n', "state = 3\n", "no toml\n"):
+        path.write_text(wrong + TOML + "[limits]\nfoo = 3\n")
+        assert run("queue", "list").exit_code == os.EX_CONFIG, wrong
