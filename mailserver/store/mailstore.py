@@ -93,7 +93,7 @@ class MailStore:
         self._mbox_deliveries.hurry()
 
     def stop(self) -> None:
-        """Finish every delivery that is under way, then end the threads. Blocks; harmless twice."""
+        """Finish every delivery that was accepted, then end the threads. Blocks; harmless twice."""
         if self._sweeper:
             self._sweeper.stop()
         self._later.shutdown()

@@ -45,6 +45,7 @@ class MboxDeliveries:
         self.undelete = undelete
         self.locks = MboxLocks(patience, partial(finish_rewrite, disk))
         self._threads: ThreadPoolExecutor | None = None
+        self._is_open = False
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._changed = Condition()
         self._named: set[str] = set()
@@ -52,39 +53,43 @@ class MboxDeliveries:
 
     def start(self) -> None:
         """Begin to serve."""
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mbox")
+        self._threads, self._is_open = ThreadPoolExecutor(THREADS, thread_name_prefix="mbox"), True
 
     def hurry(self) -> None:
         """The server stops: what is under way is finished, all else waits for the next start."""
         with self._changed:
-            self._threads, threads = None, self._threads
-            left = [waiting for all_ in self._waiting.values() for waiting in all_]
-            for all_ in self._waiting.values():
-                all_.clear()
+            self._is_open = False
+            left = [waiting for line in self._waiting.values() for waiting in line]
+            for line in self._waiting.values():
+                line.clear()
         _tell(left, [_stopping()] * len(left))
-        if threads is not None:
-            threads.shutdown(wait=False)
 
     def stop(self) -> None:
-        """The same, and wait for what is under way."""
-        self.hurry()
+        """Finish what was accepted, then end the threads; later deliveries fail."""
         with self._changed:
+            self._is_open = False
             self._changed.wait_for(lambda: not self._waiting)
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()
 
     def deliver(self, path: str, delivery: Delivery, quota: MailboxQuota | None = None) -> Future[None]:
         """See ``IMailbox.deliver``; a ``quota`` is asked first."""
         future: Future[None] = Promise()
         with self._changed:
-            threads = self._threads
-            if threads is not None:
-                if path in self._waiting:
-                    self._waiting[path].append((delivery, future, quota))
-                else:
-                    self._waiting[path] = deque([(delivery, future, quota)])
-                    threads.submit(self._serve, path)
-        if threads is None:
+            is_open = self._is_open
+            if is_open and path in self._waiting:
+                self._waiting[path].append((delivery, future, quota))
+            elif is_open:
+                self._waiting[path] = deque([(delivery, future, quota)])
+                self._begin(path)
+        if not is_open:
             future.set_exception(_stopping())
         return future
+
+    def _begin(self, path: str) -> None:
+        assert self._threads is not None  # for as long as somebody waits
+        self._threads.submit(self._serve, path)
 
     def _serve(self, path: str) -> None:
         """Deliver some of what waits for one mbox, then let other mailboxes have the thread."""
@@ -102,8 +107,8 @@ class MboxDeliveries:
         if goes_on:
             time.sleep(_GIVE_WAY)
         with self._changed:
-            if self._waiting[path] and self._threads is not None:
-                self._threads.submit(self._serve, path)
+            if self._waiting[path]:
+                self._begin(path)
             else:
                 del self._waiting[path]
                 self._changed.notify_all()
