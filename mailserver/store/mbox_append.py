@@ -81,7 +81,7 @@ def _append_and_sync(
                 quota.forget()
             errors[:] = [failed or error for failed in errors]
             return False
-    for quota, _ in grown:
+    for quota in {quota for quota, _ in grown}:
         quota.add(0, 0)  # now it may warn
     return True
 
