@@ -227,7 +227,7 @@ LOADS: dict[str, tuple[str, Callable[[Path], Stacks]]] = {
     ),
     "retr": (
         "POP3 RETR, 4 KiB",
-        lambda place: _reading(place, lambda port: pop3.messages_a_second(port, 40_000)),
+        lambda place: _reading(place, lambda port: pop3.messages_a_second(port, 150_000)),
     ),
 }
 

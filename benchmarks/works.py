@@ -84,7 +84,7 @@ def connections(terms: Terms) -> list[Figure]:
 
 def large(terms: Terms) -> list[Figure]:
     """Messages of 1 MiB."""
-    load = Load(terms.count(200), 20, 2**20)
+    load = Load(terms.count(500), 20, 2**20)
     rates = _medians(local_delivery.compare(_one_and_two(), load, terms.rounds, terms.folder))
     return [Figure("local delivery, 1 MiB", "messages/s", rates, 1.5)]
 
