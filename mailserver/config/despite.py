@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from mailserver.config.mistakes import ConfigError, Mistake
-from mailserver.config.reading import read_table, table_in
+from mailserver.config.reading import UNKNOWN, read_table, table_in
 from mailserver.config.settings import Settings
 
-PASSED_OVER = ("limits", "listen", "login", "policy", "pop3", "relay", "tls")
-"""Tables that say nothing of where accounts, queue and mailboxes are."""
+PASSED_OVER = ("limits", "listen", "policy", "relay", "tls")
+"""Tables that say nothing of where accounts, queue and mailboxes are, nor of what is kept of a password."""
 
 
 def load_despite(path: Path) -> tuple[Settings, tuple[Mistake, ...]]:
@@ -36,7 +40,7 @@ def load_despite(path: Path) -> tuple[Settings, tuple[Mistake, ...]]:
 def _without(table: dict[str, Any], mistake: Mistake) -> bool:
     """Take the value of a mistake away, or all of its table; whether that is allowed."""
     name, _, rest = mistake.key.partition(".")
-    if name not in PASSED_OVER:
+    if name not in PASSED_OVER or (mistake.text.startswith(UNKNOWN) and _belongs_elsewhere(rest)):
         return False
     inner, key = table.get(name), rest.partition(".")[0].partition("[")[0]
     if isinstance(inner, dict) and key and name != "tls":  # certificate and key stand together
@@ -44,3 +48,20 @@ def _without(table: dict[str, Any], mistake: Mistake) -> bool:
     else:
         table.pop(name, None)
     return True
+
+
+def _belongs_elsewhere(key: str) -> bool:
+    """Whether it is, or nearly is, a key of another place: with a header like [limits] above ``state = …``
+    by mistake, the server's files would be looked for where they are not."""
+    return bool(difflib.get_close_matches(key, _elsewhere()))
+
+
+@cache
+def _elsewhere() -> tuple[str, ...]:
+    names: list[str] = []
+    for field in attrs.fields(Settings):
+        names.append(field.name)
+        table = getattr(field.default, "factory", None)
+        if field.name not in PASSED_OVER and isinstance(table, type) and attrs.has(table):
+            names += [inner.name for inner in attrs.fields(table)]
+    return tuple(names)

@@ -24,6 +24,9 @@ from mailserver.values.address import domain_key
 PLACES = (Path("mailserver.toml"), Path("/etc/mailserver/mailserver.toml"))
 """Where ``find`` looks, in this order; the first is taken from the working folder."""
 
+UNKNOWN = "unknown key"
+"""How the text of a mistake begins where a table has no such key."""
+
 
 def find() -> Path | None:
     """The configuration file that is used when none is named: the first of ``PLACES`` that exists."""
@@ -160,7 +163,7 @@ def _sentences(error: BaseException, key: str, table: Any) -> Iterator[tuple[str
 def _unknown(name: str, table: Any) -> str:
     known = [field.name for field in attrs.fields(table)]
     near = difflib.get_close_matches(name, known, 1)
-    return "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    return f"{UNKNOWN}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -186,13 +186,16 @@ class RelayAgent:
         for looking in tuple(self._looking):
             looking.cancel()
         self.destinations.close()
+        self.dialler.is_closing = True
+        for session in list(self.dialler.sessions):
+            if not session.opened.called:
+                session.abort()  # nothing has been said yet that is worth waiting for
         empty = self.destinations.when_empty()
         if empty is not None:
             try:
                 await empty.addTimeout(DRAIN_SECONDS, self._reactor)
             except TimeoutError:
                 pass
-        self.dialler.is_closing = True
         remaining = list(self.dialler.sessions)
         for session in remaining:
             if session.busy:

@@ -31,6 +31,7 @@ from mailserver.sockets import direct_writer
 from mailserver.values.attempt import Attempt, Dialogue
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
+from mailserver.values.outcome import STOPPING
 from mailserver.values.reply import Reply
 from mailserver.values.text import printable
 from mailserver.wire.client_commands import Extensions
@@ -249,7 +250,7 @@ class SMTPSession(Protocol):
 
     def abort(self) -> None:
         """Cut the connection now; whoever waits is told."""
-        self._abandon("the server is shutting down")
+        self._abandon("the server is stopping", status=STOPPING)
         if self.connector is not None:
             self.connector.disconnect()
         if not self._offline:
@@ -493,12 +494,14 @@ class SMTPSession(Protocol):
         self._abandon(f"no answer in time while waiting for {stage.value}")
         self.transport.abortConnection()
 
-    def _abandon(self, reason: str, stage: Stage | None = None) -> None:
+    def _abandon(self, reason: str, stage: Stage | None = None, status: str = "") -> None:
         in_tls = self._handshaking or self._machine.stage in (Stage.STARTTLS, Stage.HANDSHAKE)
         events = self._machine.abandon(reason)
         if in_tls or stage is not None:
             # Told apart from other losses, because this one may be worth a try in clear.
             events = [replace(e, stage=Stage.HANDSHAKE) for e in events if isinstance(e, SessionEnded)]
+        if status:
+            events = [replace(e, status=status) if isinstance(e, SessionEnded) else e for e in events]
         self._act_on(events)
 
 

@@ -205,7 +205,7 @@ class MaildirBatches:
                     waiting.quota.forget()
                 else:
                     waiting.counted = stored_octets(placed.path) or 0
-                    waiting.quota.add(waiting.counted, 1)
+                    waiting.quota.add(waiting.counted, 1, warns=False)
         except Exception as error:
             self._close(waiting)
             waiting.settle(error)
@@ -240,9 +240,11 @@ class MaildirBatches:
             for waiting in placed:
                 if waiting.quota is not None:
                     if waiting.counted:
-                        waiting.quota.add(-waiting.counted, -1)
+                        waiting.quota.add(-waiting.counted, -1, warns=False)
                     waiting.quota.forget()
             return [(waiting, error) for waiting in placed]
+        for quota in {waiting.quota for waiting in placed if waiting.quota is not None}:
+            quota.add(0, 0)  # now it may warn
         return [(waiting, None) for waiting in placed]
 
     @staticmethod

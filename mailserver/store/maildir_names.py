@@ -41,6 +41,7 @@ class Names:
 
     def __init__(self) -> None:
         self._listed: dict[str, list[tuple[str, list[str]]]] | None = None
+        self._found: set[tuple[str, str]] = set()
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
@@ -51,10 +52,13 @@ class Names:
             yield
         finally:
             self._listed = None
+            self._found.clear()
 
     def find(self, mailbox: str, key: str) -> list[str]:
         """As the function ``find``."""
-        if self._listed is not None:
+        # What is asked for again may have been put there since the look.
+        if self._listed is not None and (mailbox, key) not in self._found:
+            self._found.add((mailbox, key))
             if mailbox not in self._listed:
                 self._listed[mailbox] = [
                     (f"{mailbox}/{folder}/", sorted(os.listdir(f"{mailbox}/{folder}"))) for folder in _SEEN

@@ -95,7 +95,7 @@ class MboxDeliveries:
         """Deliver some of what waits for one mbox, then let other mailboxes have the thread."""
         some = self._next(path)
         try:
-            errors = self._deliver_all(path, some)
+            errors = self._deliver_all(path, some) if some else []  # none: the server is in a hurry
         except Exception as error:
             if isinstance(error, MailboxUnavailable):
                 # Locked for as long as we wait, and so it is for all who stand in this line.

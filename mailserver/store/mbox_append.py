@@ -77,7 +77,7 @@ def _append_and_sync(
             with suppress(OSError):
                 file.truncate(begin)
             for quota, octets in grown:
-                quota.add(-octets, -1)
+                quota.add(-octets, -1, warns=False)
                 quota.forget()
             errors[:] = [failed or error for failed in errors]
             return False

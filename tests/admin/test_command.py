@@ -472,6 +472,8 @@ def test_a_mistake_elsewhere_keeps_nobody_from_the_queue(run: Run, tmp_path: Pat
     assert all(line.startswith(f"mailserver: passed over: {path}: ") for line in said)
     assert len(said) == 5
     assert run("config", "show").exit_code == os.EX_CONFIG
-    for wrong in ("stat = 3\n", 'state = ""\n', "state = 3\n", "no toml\n"):
-        path.write_text(wrong + TOML + "[limits]\nfoo = 3\n")
+    misplaced = ("[limits]\nstate = 'real'\n", "[relay]\nstat = 'real'\n", "[tls]\nworkers = 2\n")
+    others = ("[login]\ncram_md5 = 3\n", "[pop3]\napop = 3\n", "[store]\nformat = 3\n")
+    for wrong in ("stat = 3\n", 'state = ""\n', "state = 3\n", "no toml\n", *misplaced, *others):
+        path.write_text(f"domains = ['example.test']\n{wrong}foo = 3\n")
         assert run("queue", "list").exit_code == os.EX_CONFIG, wrong

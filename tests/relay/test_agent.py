@@ -27,6 +27,7 @@ from mailserver.interfaces import (
     NoSuchDomain,
     NullMX,
 )
+from mailserver.relay import agent as relay_agent
 from mailserver.relay import destinations
 from mailserver.relay.agent import RelayAgent
 from mailserver.relay.destinations import Pace
@@ -38,7 +39,7 @@ from mailserver.relay.sessions import Target
 from mailserver.values.address import Address
 from mailserver.values.content import Content, FileContent, MemoryContent
 from mailserver.values.envelope import Entry, Envelope, Recipient, Waiting
-from mailserver.values.outcome import Delayed, Failed, Outcome, Relayed
+from mailserver.values.outcome import STOPPING, Delayed, Failed, Outcome, Relayed
 from tests.scratch import scratch_path
 
 from .peers import DROP, EHLO, Peer, PeerSession
@@ -483,6 +484,17 @@ class StopTests(AgentCase):
         assert isinstance(await waiting, Relayed)
         await stopping
         assert peer.commands[-1] == "QUIT"
+
+    async def test_a_server_that_has_not_said_anything_is_not_waited_for(self) -> None:
+        peer = self.peer()
+        peer.replies["CONNECT"] = "silent"
+        waiting = Deferred.fromCoroutine(self.one())
+        while not peer.open:
+            await deferLater(reactor, 0.01, lambda: None)
+        self.patch(relay_agent, "DRAIN_SECONDS", 1000.0)
+        await self.agent.stop()
+        outcome = await waiting
+        assert (type(outcome), outcome.status) == (Delayed, STOPPING)
 
 
 class LogTests(AgentCase):

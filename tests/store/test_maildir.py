@@ -337,3 +337,15 @@ def test_a_message_that_a_reader_moves_after_the_look_is_not_delivered_again(tmp
         os.rename(placed.path, moved)
         assert writer.place(mailbox, delivery_of(1, repeated=True)).path == moved
     assert os.listdir(f"{mailbox}/new") == []
+
+
+def test_what_comes_twice_in_one_look_is_there_once(tmp_path: Path) -> None:
+    writer = MaildirWriter(Disk(), "mx.example.test")
+    mailbox = str(tmp_path / "ada")
+    writer.prepare(mailbox)
+    with writer.names.one_look():
+        placed = writer.place(mailbox, delivery_of(1, repeated=True))
+        moved = placed.path.replace("/new/", "/cur/") + ":2,S"
+        os.rename(placed.path, moved)
+        assert writer.place(mailbox, delivery_of(1, repeated=True)).path == moved
+    assert os.listdir(f"{mailbox}/new") == []

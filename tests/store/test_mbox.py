@@ -17,6 +17,9 @@ import pytest
 
 from mailserver.interfaces import IMailbox, MailboxUnavailable, StoreStopping
 from mailserver.store.mailstore import MailStore
+from mailserver.store.mbox import THREADS
+from mailserver.values.account import Account
+from mailserver.values.address import Address
 from tests.store.deliveries import (
     ADA,
     SOON,
@@ -174,6 +177,19 @@ def test_what_waits_for_a_mbox_keeps_no_server_from_stopping(
         assert isinstance(future.exception(0), StoreStopping)
     lock.unlink()
     first.result(SOON)
+
+
+def test_who_is_given_back_in_a_hurry_is_not_looked_at_any_more(path: Path, store: MailStore) -> None:
+    names = [f"user{number}" for number in range(THREADS + 1)]
+    mailboxes = [store.mailbox(Account(Address(name, "example.test"))) for name in names]
+    for name in names[:-1]:
+        path.with_name(f"{name}.mbox.lock").touch()
+    futures = [mailbox.deliver(delivery_of(2)) for mailbox in mailboxes]
+    store.hurry()
+    assert isinstance(futures[-1].exception(SOON), StoreStopping)
+    store.stop()
+    assert all(isinstance(future.exception(0), MailboxUnavailable) for future in futures)
+    assert not path.with_name(f"{names[-1]}.mbox").exists()
 
 
 def test_a_program_with_an_fcntl_lock_is_respected(path: Path, mailbox: IMailbox) -> None:
