@@ -14,7 +14,6 @@ from benchmarks import curves as growth
 from benchmarks import flames, limits, report
 from benchmarks.instructions import instructions_a_message, record
 from benchmarks.local_delivery import Lost
-from benchmarks.memory import touch_all
 from benchmarks.peers import PeerFailed, PeerMissing
 from benchmarks.works import WORKS, Figure, Terms
 
@@ -37,7 +36,6 @@ def main() -> int:
     bounds: list[limits.Limit] = []
     rooms: dict[str, str] = {}
     failed = []
-    print(touch_all(), flush=True)
     for name in options.work or list(WORKS):
         print(f"\n== {name} ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
         try:
