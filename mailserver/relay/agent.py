@@ -24,7 +24,7 @@ from mailserver.relay.routes import RouteTable
 from mailserver.relay.tls import ClientTLS
 from mailserver.values.address import domain_key
 from mailserver.values.envelope import Entry, Recipient
-from mailserver.values.outcome import STOPPING, Outcome
+from mailserver.values.outcome import SERVER_STOPS, STOPPING, Outcome
 
 BATCH = 100
 """Recipients in one transaction; every server takes as many (RFC 5321 §4.5.3.1.8)."""
@@ -164,9 +164,7 @@ class RelayAgent:
         try:
             return await looking
         except CancelledError:
-            outcomes: list[Outcome] = [
-                delayed_here(r, STOPPING, "the server is stopping") for r in recipients
-            ]
+            outcomes: list[Outcome] = [delayed_here(r, STOPPING, SERVER_STOPS) for r in recipients]
         except NoExchange as error:
             outcomes = [failed_here(r, error.status, str(error)) for r in recipients]
         except LookupDelayed as error:

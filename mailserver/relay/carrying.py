@@ -20,7 +20,7 @@ from mailserver.relay.smtp import SMTPSession
 from mailserver.values.attempt import Facts
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
-from mailserver.values.outcome import STOPPING, Outcome
+from mailserver.values.outcome import SERVER_STOPS, STOPPING, Outcome
 from mailserver.values.reply import Reply
 from mailserver.wire.client_events import SessionEnded, Stage, TransactionDone
 
@@ -44,7 +44,10 @@ class Met:
 
 
 def turned_away(batch: Batch, avoid: str) -> None:
-    """The destination is dead, and nothing is tried."""
+    """The destination is dead, or the server stops, and nothing is tried."""
+    if avoid == SERVER_STOPS:
+        batch.settle_all([delayed_here(r, STOPPING, avoid) for r in batch.pending])
+        return
     words = f"{avoid} (a short time ago)"
     batch.settle_all([delayed_here(r, "4.4.1", words) for r in batch.pending])
 
@@ -193,7 +196,7 @@ class Carrier:
         facts = Facts(setup, 0.0, 0, tuple(batch.tried))
         for recipient in batch.pending:
             if self.is_stopping and not batch.troubles:
-                outcome: Outcome = delayed_here(recipient, STOPPING, "the server is stopping")
+                outcome: Outcome = delayed_here(recipient, STOPPING, SERVER_STOPS)
             else:
                 all_tried = not batch.moved_on and not self.is_stopping
                 outcome = nowhere_left(recipient, batch.troubles, all_tried)

@@ -17,6 +17,7 @@ from mailserver.relay.memory import varied
 from mailserver.relay.protection import Security
 from mailserver.relay.smtp import SMTPSession
 from mailserver.relay.window import INITIAL, LIMIT, Window
+from mailserver.values.outcome import SERVER_STOPS
 
 TOTAL = 500
 """Sessions in all; each is a file descriptor."""
@@ -399,7 +400,7 @@ class Destinations:
             if destination.alarm is not None:
                 destination.alarm.cancel()
                 destination.alarm = None
-                destination.dead = destination.dead or "the server is shutting down"
+                destination.dead = destination.dead or SERVER_STOPS
                 self._turn_away(destination)
 
     def _sweep(self) -> None:

@@ -31,7 +31,7 @@ from mailserver.sockets import direct_writer
 from mailserver.values.attempt import Attempt, Dialogue
 from mailserver.values.content import Content
 from mailserver.values.envelope import Envelope, Recipient
-from mailserver.values.outcome import STOPPING
+from mailserver.values.outcome import SERVER_STOPS, STOPPING
 from mailserver.values.reply import Reply
 from mailserver.values.text import printable
 from mailserver.wire.client_commands import Extensions
@@ -250,7 +250,7 @@ class SMTPSession(Protocol):
 
     def abort(self) -> None:
         """Cut the connection now; whoever waits is told."""
-        self._abandon("the server is stopping", status=STOPPING)
+        self._abandon(SERVER_STOPS, status=STOPPING)
         if self.connector is not None:
             self.connector.disconnect()
         if not self._offline:

@@ -244,7 +244,7 @@ class MaildirBatches:
                     waiting.quota.forget()
             return [(waiting, error) for waiting in placed]
         for quota in {waiting.quota for waiting in placed if waiting.quota is not None}:
-            quota.add(0, 0)  # now it may warn
+            quota.warn()
         return [(waiting, None) for waiting in placed]
 
     @staticmethod

@@ -23,6 +23,7 @@ from mailserver.store.mbox_maildrop import MboxMaildrop, bring_back_mbox
 from mailserver.store.mbox_rewrite import finish_rewrite
 from mailserver.store.paths import MAILDROP_LOCK
 from mailserver.store.quota import MailboxQuota
+from mailserver.values.outcome import SERVER_STOPS
 
 THREADS = 4
 """How many mailboxes are appended to at once; one that somebody keeps locked holds up one thread."""
@@ -151,7 +152,7 @@ def _tell(some: Sequence[_Waiting], errors: Sequence[Exception | None]) -> None:
 
 
 def _stopping() -> Exception:
-    return StoreStopping("the server is stopping")
+    return StoreStopping(SERVER_STOPS)
 
 
 @implementer(IMailbox)

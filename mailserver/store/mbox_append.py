@@ -82,7 +82,7 @@ def _append_and_sync(
             errors[:] = [failed or error for failed in errors]
             return False
     for quota in {quota for quota, _ in grown}:
-        quota.add(0, 0)  # now it may warn
+        quota.warn()
     return True
 
 

@@ -114,8 +114,8 @@ class MailboxQuota:
             raise MailboxFull("the mailboxes of the domain are full", self._refuse)
 
     def add(self, octets: int, messages: int, warns: bool = True) -> None:
-        """Messages were delivered, or, with numbers below 0, removed; the next call with ``warns`` tells the
-        user what the mailbox has grown over."""
+        """Messages were delivered, or, with numbers below 0, removed; without ``warns`` the next ``warn``
+        tells the user."""
         if self._domain is not None:
             self._domain.add(octets)
         with self._lock:
@@ -125,7 +125,13 @@ class MailboxQuota:
             now = self._stamp_now()
             if now[0] == self._stamp[0] + grown:  # else others have written too
                 self._stamp = now
-            crossed = self._crossed() if warns else set()
+        if warns:
+            self.warn()
+
+    def warn(self) -> None:
+        """Tell the user what the mailbox has grown over since this was last asked."""
+        with self._lock:
+            crossed = self._crossed()
         if crossed:
             self._warn(max(crossed))
 

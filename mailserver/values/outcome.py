@@ -6,8 +6,8 @@ from mailserver.values.attempt import Facts
 from mailserver.values.envelope import Recipient
 from mailserver.values.value import value
 
-STOPPING = "4.3.2"
-"""The status of what the end of the server has kept from being tried (RFC 3463 §3.4)."""
+STOPPING, SERVER_STOPS = "4.3.2", "the server is stopping"
+"""Status and words of what the end of the server has kept from being tried (RFC 3463 §3.4)."""
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -496,6 +496,17 @@ class StopTests(AgentCase):
         outcome = await waiting
         assert (type(outcome), outcome.status) == (Delayed, STOPPING)
 
+    async def test_who_waits_for_a_paced_destination_is_told_of_the_stop(self) -> None:
+        self.peer()
+        self.agent = RelayAgent(reactor, Exchanges(self.hosts), "mx.a.test", Pace(20, per_minute=1))
+        assert isinstance(await self.one(), Relayed)
+        waiting = Deferred.fromCoroutine(self.one())
+        await deferLater(reactor, 0.05, lambda: None)
+        assert not waiting.called
+        await self.agent.stop()
+        outcome = await waiting
+        assert (type(outcome), outcome.status) == (Delayed, STOPPING)
+
 
 class LogTests(AgentCase):
     async def test_nothing_unusual_is_logged(self) -> None:
